@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Fault knobs: the lab makes the shipped object misbehave on purpose and
+ * checks that the kernel ejects it and that the text says why.
+ *
+ * They are rodata, frozen before the program is verified. With the knobs off
+ * the verifier knows every test below to be false and drops the code, so they
+ * cost a shipped policy nothing.
+ */
+#ifndef __ROTA_FAULT_BPF_H
+#define __ROTA_FAULT_BPF_H
+
+#include <rota/kfuncs.bpf.h>
+
+#define FAULT_NAME_LEN	16
+
+enum fault_kind {
+	FAULT_NONE,
+	FAULT_ERROR,	/* report an error from the op `fault_name` */
+	FAULT_STALL,	/* lose the tasks whose comm is `fault_name`; "": the first user task */
+};
+
+const volatile u32 fault_kind = FAULT_NONE;
+const volatile char fault_name[FAULT_NAME_LEN];
+
+/* The user task that FAULT_STALL without a name has chosen, 0 before that. */
+int fault_victim;
+
+/* True if @name, a literal, is fault_name: unrolled, so that the verifier can decide it. */
+#define fault_named(name)							\
+({										\
+	const char ___name[FAULT_NAME_LEN] = name;				\
+	bool ___same = true;							\
+										\
+	_Pragma("clang loop unroll(full)")					\
+	for (int ___i = 0; ___i < FAULT_NAME_LEN; ___i++)			\
+		___same &= fault_name[___i] == ___name[___i];			\
+	___same;								\
+})
+
+#define fault_error(op)								\
+do {										\
+	if (fault_kind == FAULT_ERROR && fault_named(op))			\
+		policy_error("fault injected into " op);			\
+} while (0)
+
+/* True if the policy is to forget @p instead of queueing it. */
+static __always_inline bool fault_stalls(const struct task_struct *p)
+{
+	if (fault_kind != FAULT_STALL || p->flags & PF_KTHREAD)
+		return false;
+	if (!fault_name[0]) {
+		/* A race here loses two tasks instead of one, which a fault may. */
+		if (!fault_victim)
+			fault_victim = p->pid;
+		return fault_victim == p->pid;
+	}
+	for (int i = 0; i < FAULT_NAME_LEN; i++) {
+		if (p->comm[i] != fault_name[i])
+			return false;
+		if (!fault_name[i])
+			break;
+	}
+	return true;
+}
+
+#endif /* __ROTA_FAULT_BPF_H */

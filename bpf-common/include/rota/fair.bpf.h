@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Weighted fair queueing: what policies that order a queue by virtual time
+ * share. The policy brings one or more queues, each with a clock, and says
+ * which of them a CPU serves; a CPU's own queue for pinned tasks comes with it.
+ *
+ * A task's virtual time advances by its run time x 100 / weight, and the task
+ * whose virtual time is smallest runs next. A queue's clock is the largest
+ * virtual time with which a task of it began to run: the queue is served in
+ * order, so that is where it stands. Each CPU has a clock for its pinned
+ * tasks, which rejoins the queue's whenever the CPU idles.
+ *
+ * Run time is charged as the kernel accounts it, and nothing else is: never
+ * what is left of a slice.
+ */
+#ifndef __ROTA_FAIR_BPF_H
+#define __ROTA_FAIR_BPF_H
+
+#include <rota/pinned.bpf.h>
+#include <rota/vtime.h>
+
+/*
+ * How far a task may be from its clock, in its own run time: more than fair
+ * service ever takes it (two slices, each overrun by a tick of up to 10 ms).
+ */
+#define FAIR_LAG_MAX_NS	(4 * slice_ns + 40000000)
+
+/* Of the two queues a CPU serves, neither waits for more tasks of the other than this. */
+#define FAIR_STREAK_MAX	8
+
+struct fair_cpu {
+	u64 exec_start;		/* CPU time of the running task up to its last charge */
+	u64 clock;		/* of the pinned tasks */
+	u64 busy_ns;		/* all run time that was charged */
+	u64 contended_ns;	/* the part for which the task competed with others */
+	s32 preempted;		/* the task driven off within its slice, 0: none */
+	u32 streak;		/* how often one queue was chosen over the other in a row */
+	bool pinned_served;	/* which of them that was */
+} __attribute__((aligned(64)));
+
+struct fair_cpu fair_cpus[MAX_CPUS];
+
+static __always_inline struct fair_cpu *fair_cpu(u32 cpu)
+{
+	/* No machine that is let in has a higher CPU; the verifier needs the bound. */
+	return &fair_cpus[cpu & (MAX_CPUS - 1)];
+}
+
+/*
+ * @p competes with those that wait in a queue whose clock is @clock. One that is
+ * far behind it gets all it wants at once, whoever waits: its weight is worth
+ * more than a CPU.
+ */
+static __always_inline bool fair_competes(const struct task_struct *p, u64 clock)
+{
+	u64 lag = vtime_scale(FAIR_LAG_MAX_NS, p->scx.weight);
+
+	return !vtime_before(p->scx.dsq_vtime + lag, clock);
+}
+
+/* Charge @p for the CPU time since its last charge on @fc's CPU: its new virtual time. */
+static __always_inline u64 fair_charge(struct task_struct *p, struct fair_cpu *fc, bool contended)
+{
+	u64 exec = p->se.sum_exec_runtime;
+	u64 run_ns = exec - fc->exec_start;
+
+	fc->exec_start = exec;
+	fc->busy_ns += run_ns;
+	if (contended)
+		fc->contended_ns += run_ns;
+	return p->scx.dsq_vtime + vtime_scale(run_ns, p->scx.weight);
+}
+
+/* @p begins a slice at @vtime: its clock stands there now. */
+static __always_inline void fair_advance(const struct task_struct *p, struct fair_cpu *fc,
+					 u64 *clock, u64 vtime)
+{
+	/* No lock: of two CPUs that advance it at once the smaller may win, until the next. */
+	if (task_is_pinned(p))
+		fc->clock = vtime;
+	else if (vtime_before(*clock, vtime))
+		*clock = vtime;
+}
+
+/*
+ * The virtual time to queue @p with: near @clock, or its CPU's if it is pinned.
+ * After a sleep it is at most one slice behind. Who drifted away (a weight
+ * worth more than a CPU, a CPU to itself) is brought back to within
+ * FAIR_LAG_MAX_NS, so that the past never starves the present.
+ */
+static __always_inline u64 fair_place(const struct task_struct *p, u64 clock, u64 enq_flags)
+{
+	u64 behind_ns = FAIR_LAG_MAX_NS;
+	u32 weight = p->scx.weight;
+	bool pinned = task_is_pinned(p);
+
+	if (pinned)
+		clock = fair_cpu(task_cpu(p))->clock;
+	if (enq_flags & SCX_ENQ_WAKEUP)
+		behind_ns = slice_ns;
+	else if (pinned)
+		/* On a crowded CPU all fall behind, rightly. */
+		behind_ns = VTIME_FAR;
+	return vtime_clamp(p->scx.dsq_vtime, clock, vtime_scale(behind_ns, weight),
+			   vtime_scale(FAIR_LAG_MAX_NS, weight));
+}
+
+/* For enqueue(): queue @p, which is pinned, for its CPU. */
+static __always_inline void fair_queue_pinned(struct task_struct *p, u64 vtime, u64 enq_flags)
+{
+	dsq_insert_vtime(p, DSQ_CPU | task_cpu(p), slice_ns, vtime, enq_flags);
+	pinned_queued(p);
+}
+
+/* The task that waits for a CPU and is next. */
+struct fair_head {
+	u64 vtime;
+	bool waiting;		/* there is one */
+	bool pinned;		/* it is in the CPU's own queue */
+};
+
+/* Look at @dsq, and at the own queue of @cpu too if that is @pinned. */
+static __always_inline struct fair_head fair_head(struct fair_cpu *fc, s32 cpu, u64 dsq,
+						  bool pinned)
+{
+	struct fair_head head = {};
+	u64 vtime;
+
+	head.waiting = dsq_head_vtime(dsq, cpu, &head.vtime);
+	if (!pinned || !dsq_head_vtime(DSQ_CPU | cpu, cpu, &vtime))
+		return head;
+	if (head.waiting) {
+		head.pinned = !vtime_before(head.vtime, vtime);
+		if (head.pinned != fc->pinned_served) {
+			fc->streak = 0;
+		} else if (++fc->streak >= FAIR_STREAK_MAX) {
+			fc->streak = 0;
+			head.pinned = !head.pinned;
+		}
+		fc->pinned_served = head.pinned;
+	}
+	if (!head.waiting || head.pinned)
+		head = (struct fair_head){ .vtime = vtime, .waiting = true, .pinned = true };
+	return head;
+}
+
+/* Is it the turn of @prev again, whose slice is used up, before @head? */
+static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu *fc, u64 *clock,
+				      const struct fair_head *head)
+{
+	bool contended = head->waiting && fair_competes(prev, *clock);
+	u64 vtime = fair_charge(prev, fc, contended);
+
+	/* What it takes while nobody waits is free, but for one slice. */
+	if (!head->waiting && !task_is_pinned(prev))
+		vtime = vtime_clamp(vtime, *clock, vtime_scale(FAIR_LAG_MAX_NS, prev->scx.weight),
+				    vtime_scale(slice_ns, prev->scx.weight));
+	task_set_vtime(prev, vtime);
+	if (head->waiting && vtime_before(head->vtime, vtime))
+		return false;
+	fair_advance(prev, fc, clock, vtime);
+	return true;
+}
+
+enum fair_choice {
+	FAIR_NONE,		/* nobody is there */
+	FAIR_KEPT,		/* prev goes on, for another @slice_ns */
+	FAIR_NEXT,		/* a task was moved to the local queue */
+};
+
+/*
+ * For dispatch() on @cpu, which serves @dsq, whose clock is @clock: choose
+ * between @prev, if it is runnable, the head of @dsq and that of the CPU's own
+ * queue. *@waiting is true if a task is known to wait still.
+ */
+static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struct *prev, u64 dsq,
+						      u64 *clock, u64 slice_ns, bool *waiting)
+{
+	struct fair_cpu *fc = fair_cpu(cpu);
+	bool pinned = pinned_waiting(cpu);
+	bool runnable = task_is_runnable(prev);
+	struct fair_head head = {};
+
+	/* On the way from a task that sleeps, with no pinned ones, there is nothing to compare. */
+	if (runnable || pinned)
+		head = fair_head(fc, cpu, dsq, pinned);
+	*waiting = head.waiting;
+	if (prev && runnable && fair_keep(prev, fc, clock, &head)) {
+		task_set_slice(prev, slice_ns);
+		return FAIR_KEPT;
+	}
+	if (head.pinned && dsq_move_to_local(DSQ_CPU | cpu))
+		return FAIR_NEXT;
+	if (dsq_move_to_local(dsq))
+		return FAIR_NEXT;
+	if (pinned && dsq_move_to_local(DSQ_CPU | cpu))
+		return FAIR_NEXT;
+	return FAIR_NONE;
+}
+
+/* For running(): @p, of a queue whose clock is @clock, begins or goes on. */
+static __always_inline void fair_running(struct task_struct *p, u64 *clock)
+{
+	struct fair_cpu *fc = fair_cpu(task_cpu(p));
+
+	fc->exec_start = p->se.sum_exec_runtime;
+	/* Out of its turn, a kernel thread or a slice resumed, it says nothing about the queue. */
+	if (task_is_percpu_kthread(p))
+		return;
+	if (fc->preempted == p->pid)
+		fc->preempted = 0;
+	else
+		fair_advance(p, fc, clock, p->scx.dsq_vtime);
+}
+
+/* For stopping(): @p leaves the CPU, for which it competed with others if @contended. */
+static __always_inline void fair_stopping(struct task_struct *p, bool runnable, bool contended)
+{
+	struct fair_cpu *fc = fair_cpu(task_cpu(p));
+
+	task_set_vtime(p, fair_charge(p, fc, contended));
+	if (runnable && p->scx.slice)
+		fc->preempted = p->pid;
+}
+
+/* For update_idle() on @cpu: its pinned tasks stand where the queue stands, at @clock. */
+static __always_inline void fair_update_idle(s32 cpu, u64 clock)
+{
+	fair_cpu(cpu)->clock = clock;
+}
+
+#endif /* __ROTA_FAIR_BPF_H */

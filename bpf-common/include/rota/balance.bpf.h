@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The hands of the balancer. User space looks at the shards now and then and
+ * gives those with too much competition a budget of weight for others; this
+ * spends it, on tasks that use up their slices, and keeps the accounts of what
+ * was moved.
+ *
+ * A task is moved while its weight is less than EXPORT_TAKE_PCT of the budget
+ * that is left, so each move makes the shards more even and none is worth undoing.
+ */
+#ifndef __ROTA_BALANCE_BPF_H
+#define __ROTA_BALANCE_BPF_H
+
+#include <rota/idle_llc.bpf.h>
+#include <rota/shard.bpf.h>
+#include <rota/signal.bpf.h>
+
+struct shard_export shard_exports[MAX_SHARDS][EXPORT_TARGETS];
+
+/* Some budget is out. */
+volatile u32 balance_active;
+
+/* User space sleeps without a timer and wants to know when tasks begin to wait. */
+volatile u32 balance_sleeps;
+
+/* For enqueue(): a task has to wait, so it may be worth looking at the shards. */
+static __always_inline void balance_wake(void)
+{
+	if (nr_shards > 1 && balance_sleeps && __sync_lock_test_and_set(&balance_sleeps, 0))
+		signal_user();
+}
+
+/*
+ * For enqueue(): the shard in whose queue to put @p, which has used up its
+ * slice in shard @from: another one if the balancer wants it there.
+ */
+static __always_inline u32 balance_target(const struct task_struct *p, u32 from)
+{
+	struct shard_state *state = shard_state(from);
+	u32 weight = p->scx.weight;
+	u32 i;
+
+	if (nr_shards == 1)
+		return from;
+	if (weight < state->lightest || !state->lightest)
+		state->lightest = weight;
+	if (!balance_active)
+		return from;
+	bpf_for(i, 0, EXPORT_TARGETS) {
+		struct shard_export *export;
+		u32 to;
+
+		export = &shard_exports[from & (MAX_SHARDS - 1)][i & (EXPORT_TARGETS - 1)];
+		to = export->target;
+		if (export->budget <= 0 ||
+		    weight * 100ULL >= export->budget * (u64)EXPORT_TAKE_PCT ||
+		    to >= nr_shards || to >= MAX_SHARDS || llc_any_cpu(p, shards[to].llc) < 0)
+			continue;
+		__sync_fetch_and_add(&export->budget, -(s64)weight);
+		__sync_fetch_and_add(&export->moved, weight);
+		return to;
+	}
+	return from;
+}
+
+#endif /* __ROTA_BALANCE_BPF_H */

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * One queue by virtual time per shard, DSQ_SHARD | shard: which CPU is served
+ * by which, where work waits, and how a CPU of one takes from another.
+ *
+ * A task's virtual time is told by its shard's clock. Whoever moves a task to
+ * another shard carries its distance from the clock over, so that moving
+ * neither rewards nor punishes. A change of affinity may move a task without
+ * that; what it gains or loses is limited when it is queued next.
+ */
+#ifndef __ROTA_SHARD_BPF_H
+#define __ROTA_SHARD_BPF_H
+
+#include <rota/dsq.bpf.h>
+#include <rota/shard.h>
+#include <rota/task.bpf.h>
+#include <rota/vtime.h>
+
+/* How many shards with waiting tasks a CPU tries before it idles; see shard_steal(). */
+#define SHARD_TRIES	4
+
+const volatile u32 nr_shards = 1;
+const volatile u16 cpu_shards[MAX_CPUS];
+const volatile struct shard shards[MAX_SHARDS];
+
+const volatile struct shard_range llc_shards[MAX_LLCS];
+
+struct shard_state {
+	u64 clock;
+	u64 slice_ns;		/* of its tasks: shorter, the more of them wait */
+	u64 lightest;		/* weight that used up a slice since user space looked; 0: none */
+	u64 waiting_since;	/* when a tick first saw that tasks wait, 0: not yet */
+	bool waiting;		/* tasks wait; a hint */
+} __attribute__((aligned(64)));
+
+struct shard_state shard_states[MAX_SHARDS];
+
+/*
+ * Shards that need help, a bit each: many tasks wait there, or some for long.
+ * Set by the shard, cleared by who came to help, in vain or not: what goes on
+ * within a shard alone does not write to a line of the whole machine.
+ */
+u64 shards_waiting[SHARD_WORDS] __attribute__((aligned(64)));
+
+static __always_inline u32 cpu_shard(s32 cpu)
+{
+	return (u32)cpu < MAX_CPUS ? cpu_shards[cpu] & (MAX_SHARDS - 1) : 0;
+}
+
+static __always_inline struct shard_state *shard_state(u32 shard)
+{
+	return &shard_states[shard & (MAX_SHARDS - 1)];
+}
+
+/* Tasks that wait in the queues of @llc. */
+static __always_inline u32 llc_nr_queued(u32 llc)
+{
+	u32 shard, nr = 0;
+
+	if (llc >= MAX_LLCS)
+		return 0;
+	bpf_for(shard, llc_shards[llc].first, llc_shards[llc].first + llc_shards[llc].nr)
+		nr += scx_bpf_dsq_nr_queued(DSQ_SHARD | shard);
+	return nr;
+}
+
+/* Some shard may need help. */
+static __always_inline bool shard_is_needed(void)
+{
+	u64 any = 0;
+	u32 word;
+
+	_Pragma("clang loop unroll(full)")
+	for (word = 0; word < SHARD_WORDS; word++) {
+		if (word * 64 < nr_shards)
+			any |= *(volatile u64 *)&shards_waiting[word];
+	}
+	return any;
+}
+
+/* @shard needs help. */
+static __always_inline void shard_mark(u32 shard)
+{
+	u64 bit = 1ULL << (shard & 63);
+	u64 *word = &shards_waiting[(shard & (MAX_SHARDS - 1)) / 64];
+
+	if (nr_shards > 1 && !(*(volatile u64 *)word & bit))
+		__sync_fetch_and_or(word, bit);
+}
+
+/* Whether tasks wait in the queue of @shard. */
+static __always_inline void shard_set_waiting(u32 shard, bool waiting)
+{
+	struct shard_state *state = shard_state(shard);
+
+	if (state->waiting == waiting)
+		return;
+	state->waiting = waiting;
+	state->waiting_since = 0;
+}
+
+/* For tick(): tasks have waited in the queue of @shard for about @length_ns or longer. */
+static __always_inline bool shard_waits(u32 shard, u64 length_ns)
+{
+	struct shard_state *state = shard_state(shard);
+	u64 now;
+
+	if (!state->waiting)
+		return false;
+	now = bpf_ktime_get_ns();
+	if (!state->waiting_since) {
+		state->waiting_since = now;
+		return false;
+	}
+	/* Told at most so often. */
+	if (now - state->waiting_since < length_ns)
+		return false;
+	state->waiting_since = now;
+	return !dsq_is_empty(DSQ_SHARD | shard);
+}
+
+/* An idle CPU that may run one of the first tasks in the queue of @shard, claimed; -1: none. */
+static __always_inline s32 shard_helper(u32 shard)
+{
+	struct task_struct *p;
+	s32 cpu = -1;
+	int scanned = 0;
+
+	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
+		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+		if (cpu >= 0 || ++scanned == DSQ_HEAD_SCAN)
+			break;
+	}
+	return cpu >= 0 ? cpu : -1;
+}
+
+/* The shard that a CPU was woken for, plus 1. */
+static u16 shard_calls[MAX_CPUS];
+
+/* @cpu, which idles (-1: there is none), is to take a task of @shard; true if it was woken. */
+static __always_inline bool shard_call(u32 shard, s32 cpu)
+{
+	if (cpu < 0 || cpu >= MAX_CPUS)
+		return false;
+	shard_calls[cpu] = shard + 1;
+	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return true;
+}
+
+/* @shard has got help; it will say if it needs more. */
+static __always_inline void shard_unmark(u32 shard)
+{
+	__sync_fetch_and_and(&shards_waiting[(shard & (MAX_SHARDS - 1)) / 64],
+			     ~(1ULL << (shard & 63)));
+}
+
+/* The virtual time of @p, of shard @from, by the clock of shard @to. */
+static __always_inline u64 shard_carry(const struct task_struct *p, u32 from, u32 to)
+{
+	return vtime_carry(p->scx.dsq_vtime, shard_state(from)->clock, shard_state(to)->clock);
+}
+
+/*
+ * Of the shards in @word of a mask, those after @own first, the more crowded
+ * one of two; -1 if @bits is empty. Two choices spread thieves almost as well
+ * as a look at all, at a cost that does not grow with their number. A function
+ * of its own, so that the verifier looks at it once.
+ */
+__noinline s32 shard_of_two(u64 bits, u32 word, u32 own)
+{
+	u64 after = own / 64 == word ? bits & ~((2ULL << (own & 63)) - 1) : bits;
+	u32 one, two;
+
+	if (!bits)
+		return -1;
+	one = bit_lowest(after ?: bits);
+	bits &= ~(1ULL << one);
+	if (!bits)
+		return word * 64 + one;
+	after &= ~(1ULL << one);
+	two = bit_lowest(after ?: bits);
+	one += word * 64;
+	two += word * 64;
+	return scx_bpf_dsq_nr_queued(DSQ_SHARD | two) > scx_bpf_dsq_nr_queued(DSQ_SHARD | one) ?
+		two : one;
+}
+
+/* A shard other than @own where tasks wait, the nearest first; -1 if there is none. */
+static __always_inline s32 shard_neediest(u32 own, const u64 *tried)
+{
+	const volatile struct shard *shard = &shards[own & (MAX_SHARDS - 1)];
+	u32 level, word;
+
+	_Pragma("clang loop unroll(full)")
+	for (level = 0; level <= SHARD_LEVELS; level++) {
+		_Pragma("clang loop unroll(full)")
+		for (word = 0; word < SHARD_WORDS; word++) {
+			u64 bits;
+
+			if (word * 64 >= nr_shards)
+				break;
+			bits = *(volatile u64 *)&shards_waiting[word] & ~tried[word];
+			if (level < SHARD_LEVELS)
+				bits &= shard->peers[level][word];
+			if (bits)
+				return shard_of_two(bits, word, own);
+		}
+	}
+	return -1;
+}
+
+/* Move one task that may run on @cpu, of shard @own, from the queue of @victim to it. */
+static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
+{
+	struct task_struct *p;
+	bool moved = false;
+	int scanned = 0;
+
+	bpf_for_each(scx_dsq, p, DSQ_SHARD | victim, 0) {
+		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+			moved = compat_dsq_move_vtime(BPF_FOR_EACH_ITER, p, DSQ_SHARD | own,
+						      shard_carry(p, victim, own));
+			if (moved)
+				break;
+		}
+		if (++scanned == DSQ_HEAD_SCAN)
+			break;
+	}
+	if (moved) {
+		dsq_move_to_local(DSQ_SHARD | own);
+		return true;
+	}
+	/* Behind a crowd that may not run here; the kernel looks at all of them. */
+	return scanned == DSQ_HEAD_SCAN && dsq_move_to_local(DSQ_SHARD | victim);
+}
+
+/*
+ * For dispatch() on @cpu, which would idle: take a task from another shard. The
+ * cost is that of a few words and SHARD_TRIES looks, however many there are.
+ */
+static __always_inline bool shard_steal(u32 own, s32 cpu)
+{
+	u64 tried[SHARD_WORDS] = {};
+	u32 try, called;
+
+	if (nr_shards == 1 || (u32)cpu >= MAX_CPUS)
+		return false;
+	called = shard_calls[cpu];
+	shard_calls[cpu] = 0;
+	if (called && called - 1 != own && shard_take(called - 1, own, cpu))
+		return true;
+	tried[own / 64 & (SHARD_WORDS - 1)] = 1ULL << (own & 63);
+	bpf_for(try, 0, SHARD_TRIES) {
+		s32 victim = shard_neediest(own, tried);
+
+		if (victim < 0)
+			return false;
+		shard_unmark(victim);
+		if (shard_take(victim, own, cpu))
+			return true;
+		tried[(u32)victim / 64 & (SHARD_WORDS - 1)] |= 1ULL << (victim & 63);
+	}
+	return false;
+}
+
+#endif /* __ROTA_SHARD_BPF_H */

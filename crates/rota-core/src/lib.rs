@@ -12,6 +12,7 @@
 //! The process has one thread. It detaches on every way out, a panic included:
 //! the kernel's own scheduler takes over then.
 
+pub mod balance;
 pub mod config;
 pub mod error;
 pub mod loader;

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * scx_vtime: exact weighted fairness on one queue.
+ *
+ * Each task has a virtual time that advances by its run time x 100 / weight,
+ * and the task whose virtual time is smallest runs next. All CPUs take from
+ * one queue, so shares are exact over the whole machine, not per CPU.
+ *
+ *	wake-up --- idle CPU? ----------------------------> its local queue
+ *	   |
+ *	   +--- per-CPU kernel thread ---------------------> head of its local queue
+ *	   |
+ *	   +--- pinned -> queue of the CPU, by vtime --+
+ *	   |                                           +--> the smaller head
+ *	   +--- else ---> queue of all CPUs, by vtime -+
+ *
+ * A new task starts at the queue's clock, a sleeper comes back at most one
+ * slice behind it, and nobody drifts far from it: fair.bpf.h has the rules,
+ * which this policy applies to one queue.
+ *
+ * Invariants:
+ *  - A runnable task that does not run is in exactly one queue.
+ *  - Virtual time is charged for CPU time used, as the kernel accounts it, and
+ *    for nothing else: never by what is left of a slice.
+ *  - Of the two queues a CPU serves, neither waits for more than
+ *    FAIR_STREAK_MAX tasks of the other.
+ *
+ * Known weakness: the one queue has one lock. Up to about 32 CPUs it is not
+ * felt; beyond that, or where caches matter more than exact shares, a policy
+ * with a queue per LLC is the better choice. Among tasks that are confined to
+ * some CPUs, which have more work than the rest, weights fade to equal turns.
+ */
+#include "intf.h"
+#include <rota/fair.bpf.h>
+#include <rota/idle.bpf.h>
+#include <rota/ops.bpf.h>
+#include <rota/stats.bpf.h>
+
+/* Where the queue of all CPUs stands. */
+static u64 clock;
+
+OP(s32, vtime, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	bool placed;
+	s32 cpu = idle_place(p, prev_cpu, wake_flags, &placed);
+
+	if (placed)
+		count(nr_idle);
+	return cpu;
+}
+
+OP(void, vtime, enqueue, struct task_struct *p, u64 enq_flags)
+{
+	u64 vtime;
+
+	if (fault_stalls(p))
+		return;
+	if (pinned_run_kthread(p, enq_flags)) {
+		count(nr_kthread);
+		return;
+	}
+	vtime = fair_place(p, clock, enq_flags);
+	if (vtime != p->scx.dsq_vtime)
+		count(nr_clamped);
+	if (task_is_pinned(p)) {
+		fair_queue_pinned(p, vtime, enq_flags);
+		count(nr_pinned);
+		return;
+	}
+	dsq_insert_vtime(p, DSQ_MACHINE, slice_ns, vtime, enq_flags);
+	count(nr_queued);
+	if (idle_kick(p, enq_flags))
+		count(nr_kicked);
+}
+
+OP(void, vtime, dispatch, s32 cpu, struct task_struct *prev)
+{
+	bool waiting;
+
+	if (fair_dispatch(cpu, prev, DSQ_MACHINE, &clock, slice_ns, &waiting) == FAIR_KEPT)
+		count(nr_kept);
+}
+
+OP(void, vtime, running, struct task_struct *p)
+{
+	fair_running(p, &clock);
+}
+
+OP(void, vtime, stopping, struct task_struct *p, bool runnable)
+{
+	fair_stopping(p, runnable, false);
+}
+
+OP(void, vtime, update_idle, s32 cpu, bool idle)
+{
+	fair_update_idle(cpu, clock);
+	if (idle)
+		idle_recheck(cpu, DSQ_MACHINE);
+}
+
+OP(void, vtime, enable, struct task_struct *p)
+{
+	task_set_vtime(p, clock);
+}
+
+OP_SLEEPABLE(s32, vtime, init)
+{
+	s32 err = dsq_create(DSQ_MACHINE, 1);
+
+	return err ?: dsq_create(DSQ_CPU, nr_cpu_ids);
+}
+
+POLICY(vtime,
+       .select_cpu = (void *)vtime_select_cpu,
+       .enqueue = (void *)vtime_enqueue,
+       .dispatch = (void *)vtime_dispatch,
+       .running = (void *)vtime_running,
+       .stopping = (void *)vtime_stopping,
+       .update_idle = (void *)vtime_update_idle,
+       .enable = (void *)vtime_enable,
+       .init = (void *)vtime_init,
+       .flags = SCX_OPS_KEEP_BUILTIN_IDLE);

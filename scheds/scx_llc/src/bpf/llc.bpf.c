@@ -1,0 +1,243 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * scx_llc: tasks stay near their cache; fairness by weight within each
+ * last-level cache (LLC), and levelled between them.
+ *
+ * Each LLC has a queue ordered by weighted virtual time (a large one several,
+ * its shards), which its CPUs serve as scx_vtime serves its only one. A task
+ * stays in its LLC unless one of two movers takes it:
+ *
+ *	wake-up --- idle CPU of the LLC? ----------------> its local queue
+ *	   |
+ *	   +--- LLC overloaded, idle core elsewhere? ----> its local queue
+ *	   |
+ *	   +--- per-CPU kernel thread -------------------> head of its local queue
+ *	   |
+ *	   +--- pinned -> queue of the CPU, by vtime --+
+ *	   |                                           +--> the smaller head
+ *	   +--- else ---> queue of the shard, by vtime +
+ *	                   |               |
+ *	                   |               +--- (1) CPUs of others, before they idle
+ *	   slice end ------+
+ *	   |
+ *	   +--- (2) budget? --> queue of another shard
+ *
+ * (1) Work conservation, at once: a CPU that would idle takes from the more
+ *     crowded of two shards where tasks wait, the nearest first.
+ * (2) Fairness, slowly: a shard's clock advances by what a task of weight 100
+ *     gets there. User space compares the clocks and gives shards whose clock
+ *     lags a budget of weight to move; it is spent here, on tasks that use up
+ *     their slices (rota/balance.bpf.h, rota-core's balance.rs).
+ *
+ * A task that moves keeps its distance from the clock: nothing is won or lost.
+ * No task's load is tracked, which keeps the hot path that of scx_vtime; where
+ * weights are worth more than a CPU the clock follows the others, so that such
+ * weights count for what they can use and no more.
+ *
+ * Invariants:
+ *  - A runnable task that does not run is in exactly one queue.
+ *  - A virtual time is by the clock of the shard in which the task waits or ran.
+ *  - A CPU idles beside a task that it may run, in whatever shard, for no longer
+ *    than a tick.
+ *
+ * Known weakness: tasks that sleep a lot are not moved by (2), and a shard whose
+ * tasks all sleep a lot is levelled by (1) and at wake-ups only. Differences of
+ * less than half a task between shards stay.
+ */
+#include "intf.h"
+#include <rota/balance.bpf.h>
+#include <rota/fair.bpf.h>
+#include <rota/idle.bpf.h>
+#include <rota/ops.bpf.h>
+#include <rota/place.bpf.h>
+#include <rota/stats.bpf.h>
+
+IDLE_LLC_DEFINE();
+
+/* Live options. */
+volatile u64 slice_min_ns = 1000000;
+volatile u32 spill_pct = 100;	/* tasks that wait per 100 CPUs of an LLC before others help */
+volatile u32 steal = 1;
+
+/* However few, tasks that wait so long get help: at the tick that comes then. */
+#define HELP_AFTER_NS	3000000
+
+/* With one task more the queue of @shard is so long that other LLCs are to help. */
+static __always_inline bool overloaded(u32 shard)
+{
+	return (scx_bpf_dsq_nr_queued(DSQ_SHARD | shard) + 1) * 100 >
+	       spill_pct * shards[shard & (MAX_SHARDS - 1)].nr_cpus;
+}
+
+OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
+{
+	u32 own = cpu_llc(prev_cpu), llc = own;
+	bool idle = true;
+	s32 cpu = -1;
+
+	if (wake_flags & SCX_WAKE_FORK && nr_llcs > 1) {
+		llc = place_new(p, own);
+		if (llc != own)
+			count(nr_spread);
+	} else if (wake_flags & SCX_WAKE_SYNC) {
+		cpu = place_sync(p, prev_cpu);
+		if (cpu >= 0)
+			count(nr_sync);
+	}
+	if (cpu < 0) {
+		cpu = idle_claim_llc(p, prev_cpu, llc);
+		if (cpu >= 0)
+			count(nr_idle);
+	}
+	if (cpu < 0 && nr_llcs > 1 && overloaded(cpu_shard(prev_cpu))) {
+		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
+		if (cpu >= 0)
+			count(nr_spilled);
+	}
+	if (cpu < 0) {
+		idle = false;
+		cpu = llc == own && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) ?
+			prev_cpu : llc_any_cpu(p, llc);
+	}
+	/* None in the LLC at all: the affinity has changed. */
+	if (cpu < 0)
+		cpu = bpf_cpumask_any_distribute(p->cpus_ptr);
+	place_carry(p, prev_cpu, cpu);
+	if (idle && !fault_stalls(p))
+		dsq_insert(p, SCX_DSQ_LOCAL, shard_state(cpu_shard(cpu))->slice_ns, 0);
+	return cpu;
+}
+
+OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
+{
+	u32 own = cpu_shard(task_cpu(p)), shard = own;
+	s32 helper = -1;
+	u64 vtime;
+
+	if (fault_stalls(p))
+		return;
+	if (pinned_run_kthread(p, enq_flags)) {
+		count(nr_kthread);
+		return;
+	}
+	vtime = fair_place(p, shard_state(own)->clock, enq_flags);
+	if (vtime != p->scx.dsq_vtime)
+		count(nr_clamped);
+	if (task_is_pinned(p)) {
+		fair_queue_pinned(p, vtime, enq_flags);
+		count(nr_pinned);
+		return;
+	}
+	if (!(enq_flags & SCX_ENQ_WAKEUP))
+		shard = balance_target(p, own);
+	if (shard != own) {
+		vtime = vtime_carry(vtime, shard_state(own)->clock, shard_state(shard)->clock);
+		count(nr_moved);
+	} else {
+		count(nr_queued);
+	}
+	dsq_insert_vtime(p, DSQ_SHARD | shard, shard_state(shard)->slice_ns, vtime, enq_flags);
+	shard_set_waiting(shard, true);
+	balance_wake();
+	if (nr_shards > 1 && overloaded(shard)) {
+		shard_mark(shard);
+		helper = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+	} else if (nr_cpu_ids > 1 && !compat_cpu_selected(enq_flags)) {
+		/* Nobody has looked for an idle CPU near it. */
+		helper = idle_claim_llc(p, task_cpu(p), shards[shard & (MAX_SHARDS - 1)].llc);
+	}
+	if (shard_call(shard, helper))
+		count(nr_kicked);
+}
+
+/* The more tasks of @shard wait for each of its CPUs, the shorter their slices. */
+static __always_inline void adapt_slice(u32 shard)
+{
+	u64 cpus = shards[shard & (MAX_SHARDS - 1)].nr_cpus ?: 1;
+	u64 length = slice_ns * cpus / (cpus + scx_bpf_dsq_nr_queued(DSQ_SHARD | shard));
+
+	shard_state(shard)->slice_ns = length > slice_min_ns ? length : slice_min_ns;
+}
+
+OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
+{
+	u32 shard = cpu_shard(cpu);
+	struct shard_state *state = shard_state(shard);
+	enum fair_choice choice;
+	bool waiting;
+
+	if (task_is_runnable(prev))
+		adapt_slice(shard);
+	choice = fair_dispatch(cpu, prev, DSQ_SHARD | shard, &state->clock, state->slice_ns,
+			       &waiting);
+	if (choice == FAIR_KEPT)
+		count(nr_kept);
+	if (waiting || choice == FAIR_NEXT)
+		return;
+	shard_set_waiting(shard, false);
+	if (choice == FAIR_NONE && steal && shard_steal(shard, cpu))
+		count(nr_stolen);
+}
+
+OP(void, llc, tick, struct task_struct *p)
+{
+	u32 shard = cpu_shard(task_cpu(p));
+
+	if (nr_shards == 1 || !shard_waits(shard, HELP_AFTER_NS))
+		return;
+	shard_mark(shard);
+	if (shard_call(shard, shard_helper(shard)))
+		count(nr_kicked);
+}
+
+OP(void, llc, running, struct task_struct *p)
+{
+	fair_running(p, &shard_state(cpu_shard(task_cpu(p)))->clock);
+}
+
+OP(void, llc, stopping, struct task_struct *p, bool runnable)
+{
+	struct shard_state *state = shard_state(cpu_shard(task_cpu(p)));
+
+	fair_stopping(p, runnable, state->waiting && fair_competes(p, state->clock));
+}
+
+OP(void, llc, update_idle, s32 cpu, bool idle)
+{
+	u32 shard = cpu_shard(cpu);
+
+	fair_update_idle(cpu, shard_state(shard)->clock);
+	if (idle && !idle_recheck(cpu, DSQ_SHARD | shard) && steal && shard_is_needed())
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+}
+
+OP(void, llc, enable, struct task_struct *p)
+{
+	task_set_vtime(p, shard_state(cpu_shard(task_cpu(p)))->clock);
+}
+
+OP_SLEEPABLE(s32, llc, init)
+{
+	u32 shard;
+	s32 err;
+
+	bpf_for(shard, 0, nr_shards)
+		shard_state(shard)->slice_ns = slice_ns;
+	err = idle_llc_init();
+	if (err)
+		return err;
+	err = dsq_create(DSQ_SHARD, nr_shards);
+	return err ?: dsq_create(DSQ_CPU, nr_cpu_ids);
+}
+
+POLICY(llc,
+       .select_cpu = (void *)llc_select_cpu,
+       .enqueue = (void *)llc_enqueue,
+       .dispatch = (void *)llc_dispatch,
+       .tick = (void *)llc_tick,
+       .running = (void *)llc_running,
+       .stopping = (void *)llc_stopping,
+       .update_idle = (void *)llc_update_idle,
+       .enable = (void *)llc_enable,
+       .init = (void *)llc_init,
+       .flags = SCX_OPS_KEEP_BUILTIN_IDLE);

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Tasks of other classes and policies beside those of sched_ext.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rota_load::report::Report;
+
+use super::Case;
+use super::session::{group, load, scheduled};
+use super::shares::check_lags;
+use crate::check;
+use crate::guest::{
+    CaseResult, Failure, Guest, Sched, Task, is_on_sched_ext, renice, scx, tasks_of,
+};
+
+pub const CASES: &[Case] = &[
+    Case::new("mixed_classes", mixed_classes).counted(),
+    Case::new("partial_mode", partial_mode),
+];
+
+const MIX: &str = r#"
+name = "mix"
+warmup = "2s"
+
+[[group]]
+name = "real-time"
+kind = "loop"
+policy = "fifo"
+priority = 60
+run = "1ms"
+sleep = "9ms"
+
+[[group]]
+name = "batch"
+kind = "loop"
+count = "1/cpu"
+policy = "batch"
+run = "10ms"
+
+[[group]]
+name = "other"
+kind = "loop"
+count = "1/cpu"
+run = "10ms"
+
+[[group]]
+name = "reniced"
+kind = "loop"
+count = "1/cpu"
+run = "10ms"
+
+[[group]]
+name = "idle"
+kind = "loop"
+count = "1/cpu"
+policy = "idle"
+run = "10ms"
+"#;
+
+/// As the workload has it.
+const WARMUP: Duration = Duration::from_secs(2);
+/// After the weights have changed, until what the tasks owe each other, a few turns, is paid back.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// Weights in sched_ext's terms once `reniced` is at nice 5; SCHED_IDLE has the smallest there is.
+const WEIGHTS: [(&str, f64); 4] = [
+    ("batch", 100.0),
+    ("other", 100.0),
+    ("reniced", 33.0),
+    ("idle", 1.0),
+];
+/// The longest gap of a real-time task: it sleeps 9 ms, and the emulator comes round to its CPU within
+/// a tick or two.
+const REAL_TIME_GAP_MS: f64 = 20.0;
+
+/// Goal: a mix of classes runs side by side, and weights hold after they have changed.
+/// Method: a real-time task, and hogs of SCHED_BATCH, SCHED_OTHER and SCHED_IDLE on each CPU. During
+/// the warm-up some have their nice value changed all over its range. After it the real-time task
+/// goes first, and everybody runs; under a policy that knows weights, CPU time follows the last.
+fn mixed_classes(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &["--slice-us", "5000"], |_| {
+        let load = guest.start_load(MIX, Duration::from_millis(1500))?;
+        load.await_tasks()?;
+        let begun = Instant::now();
+        let tasks = tasks_of(load.program().pid());
+        let reniced = called(&tasks, "reniced");
+        check!(
+            reniced.len() == guest.machine().cpus,
+            "not all tasks run yet"
+        );
+        for nice in [-20, 19, 0, 19, -20, -10, 10, -1, 5] {
+            for task in &reniced {
+                renice(task.pid, nice)?;
+            }
+            thread::sleep(Duration::from_millis(30));
+        }
+        check!(
+            begun.elapsed() + SETTLE < WARMUP,
+            "the warm-up is too short"
+        );
+        let report = load.finish()?;
+        check!(report.errors.is_empty(), "{}", report.errors.join("; "));
+        for group in &report.groups {
+            let all_ran = group.per_task_share.iter().all(|share| *share > 0.0);
+            check!(all_ran, "a task of {} never ran", group.name);
+        }
+        let gap_ms = group(&report, "real-time")?.longest_gap_us.unwrap_or(0.0) / 1e3;
+        let mut figures = format!("real-time gap {gap_ms:.1} ms");
+        if guest.sched_name() == "scx_vtime" {
+            figures += &format!(", {}", check_weights(&report)?);
+        }
+        check!(gap_ms < REAL_TIME_GAP_MS, "{figures}");
+        Ok(figures)
+    })
+}
+
+/// The tasks of a group.
+fn called<'a>(tasks: &'a [Task], name: &str) -> Vec<&'a Task> {
+    tasks.iter().filter(|task| task.name == name).collect()
+}
+
+/// Checks the CPU time of the groups that have weights.
+fn check_weights(report: &Report) -> CaseResult {
+    let mut tasks = Vec::new();
+    for (name, weight) in WEIGHTS {
+        let shares = &group(report, name)?.per_task_share;
+        tasks.extend(shares.iter().map(|share| (name, weight, *share)));
+    }
+    check_lags(&tasks, report.cpus as usize, report.seconds)
+}
+
+/// Goal: in partial mode only tasks of SCHED_EXT are ours.
+/// Method: tasks of SCHED_OTHER first: the scheduler does not come to see a single one. Then some of
+/// SCHED_EXT beside them: the kernel says which is whose, and ours are scheduled by us. The others
+/// leave CPU time over, because EEVDF goes before sched_ext.
+fn partial_mode(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &["--partial", "--stats", "0.1"], |sched| {
+        check!(!scx::snapshot().switch_all, "all tasks are switched over");
+        load(guest, OTHERS, Duration::from_millis(500))?;
+        let seen = work_seen(sched)?;
+        check!(seen == 0.0, "{seen} events of tasks that are not ours");
+
+        let load = guest.start_load(&format!("{OTHERS}{OURS}"), Duration::from_millis(1500))?;
+        load.await_tasks()?;
+        thread::sleep(Duration::from_millis(300));
+        let all = tasks_of(load.program().pid());
+        for (name, expected) in [("ours", true), ("others", false)] {
+            let tasks = called(&all, name);
+            check!(
+                tasks.len() == guest.machine().cpus,
+                "{} tasks of {name}",
+                tasks.len()
+            );
+            for task in tasks {
+                let ext = is_on_sched_ext(task.pid)?;
+                check!(ext == expected, "a task of {name}: on sched_ext is {ext}");
+            }
+        }
+        let report = load.finish()?;
+        check!(report.errors.is_empty(), "{}", report.errors.join("; "));
+        let ours = group(&report, "ours")?;
+        check!(
+            ours.per_task_share.iter().all(|share| *share > 0.0),
+            "a task of ours starved"
+        );
+        let seen = work_seen(sched)?;
+        check!(seen > 0.0, "the scheduler has not seen its own tasks");
+        Ok(format!("{seen} events of {:.2} CPUs of ours", ours.share))
+    })
+}
+
+const OTHERS: &str = r#"
+name = "partial"
+
+[[group]]
+name = "others"
+kind = "loop"
+count = "1/cpu"
+run = "2ms"
+sleep = "6ms"
+"#;
+
+const OURS: &str = r#"
+[[group]]
+name = "ours"
+kind = "loop"
+count = "1/cpu"
+policy = "ext"
+run = "5ms"
+sleep = "1ms"
+"#;
+
+/// The sum of all counters, from a line of stats that is written after now.
+fn work_seen(sched: &Sched) -> Result<f64, Failure> {
+    use crate::guest::{counters, events};
+    let before = events(&sched.program().progress(), "stats").len();
+    let newer = |progress: &_| {
+        let all = events(progress, "stats").len();
+        // The next one may have been under way.
+        (all > before + 1).then(|| counters(progress).values().sum())
+    };
+    let sum = sched.program().wait_for(Duration::from_secs(20), newer);
+    sum.ok_or_else(|| "no line of stats".into())
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What cases that look at a running scheduler share: a start and an orderly stop around them, and
+//! what must hold after anything that the scheduler went through.
+
+use std::time::Duration;
+
+use rota_load::report::{GroupReport, Report};
+
+use crate::check;
+use crate::guest::{CaseResult, Failure, Guest, Sched, describe, events, scx};
+
+/// Events by which the kernel tells that it had to step in: a CPU chosen that the task may not
+/// use, a task handed back again and again, a task given that was not the scheduler's to give.
+const ORACLES: [&str; 3] = [
+    "SCX_EV_SELECT_CPU_FALLBACK",
+    "SCX_EV_REENQ_REPEAT",
+    "SCX_EV_INSERT_NOT_OWNED",
+];
+
+/// Runs `body` under the scheduler under test, started with `args`.
+///
+/// Whatever `body` does, the scheduler must live through it without a restart, and without an
+/// event of the kernel's that tells of a mistake (6.12 counts none).
+pub fn scheduled(
+    guest: &Guest,
+    args: &[&str],
+    body: impl FnOnce(&Sched) -> CaseResult,
+) -> CaseResult {
+    let sched = guest.start(args)?;
+    let result = body(&sched);
+    let progress = sched.program().progress();
+    if progress.code.is_some() {
+        return Err(describe(guest.sched_name(), "ended meanwhile", &progress));
+    }
+    let figures = result?;
+    check!(
+        events(&progress, "restart").is_empty(),
+        "the scheduler had to restart"
+    );
+    let counted = scx::events();
+    for name in ORACLES {
+        let count = counted.get(name).copied().unwrap_or_default();
+        check!(count == 0, "{name} is {count}");
+    }
+    guest.stop(&sched)?;
+    Ok(figures)
+}
+
+/// Runs a workload to its end, which must come without an error of the workload's own.
+pub fn load(guest: &Guest, workload: &str, length: Duration) -> Result<Report, Failure> {
+    let report = guest.load(workload, length)?;
+    check!(
+        report.errors.is_empty(),
+        "{}: {}",
+        report.workload,
+        report.errors.join("; ")
+    );
+    Ok(report)
+}
+
+/// The group called `name` of a workload that has it.
+pub fn group<'a>(report: &'a Report, name: &str) -> Result<&'a GroupReport, Failure> {
+    let found = report.group(name);
+    found.ok_or_else(|| format!("{} has no group {name}", report.workload).into())
+}
+
+/// The smallest and the largest of some shares.
+pub fn range(shares: &[f64]) -> (f64, f64) {
+    let min = shares.iter().copied().fold(f64::INFINITY, f64::min);
+    let max = shares.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    (min, max)
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Work that comes in masses: tasks born, changed and gone, wake-ups by the thousand.
+
+use std::time::Duration;
+
+use rota_load::report::Report;
+
+use super::Case;
+use super::session::{load, scheduled};
+use crate::check;
+use crate::guest::{CaseResult, Failure, Guest};
+
+pub const CASES: &[Case] = &[
+    Case::new("affinity_storm", affinity_storm),
+    Case::new("task_and_message_storms", task_and_message_storms).counted(),
+];
+
+/// Goal: tasks whose affinity changes all the time run where they may, and the scheduler never
+/// gives one to a CPU that it may not use.
+/// Method: tasks that change their own and each other's masks beside hogs; each looks at its CPU
+/// after every change. The kernel ejects a scheduler for a wrong CPU, and counts its corrections.
+fn affinity_storm(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &[], |_| {
+        let report = load(guest, "affinity-storm", Duration::from_secs(2))?;
+        let outside: u64 = report.groups.iter().map(|group| group.outside_mask).sum();
+        check!(outside == 0, "{outside} times a task ran where it may not");
+        let storms = report
+            .groups
+            .iter()
+            .filter(|group| group.kind == "affinity-storm");
+        let changes: u64 = storms.map(|group| group.ops).sum();
+        check!(changes > 20, "only {changes} changes");
+        check_all_ran(&report)?;
+        Ok(format!("{changes} changes"))
+    })
+}
+
+/// Goal: task creation and exit, exec, and wake-ups in masses go on to their end without an error.
+/// Method: forks, execs, messages over sockets, and words through a pipe, one after the other under
+/// one scheduler, each beside what else its workload has. Slices are short, so that everybody has
+/// many turns.
+fn task_and_message_storms(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &["--slice-us", "5000"], |_| {
+        let mut told = Vec::new();
+        for name in ["fork-storm", "exec-storm", "messaging", "pipe"] {
+            let report = load(guest, name, Duration::from_millis(700))?;
+            check_all_ran(&report)?;
+            let storm = &report.groups[0];
+            // How many is a matter of the emulator.
+            check!(storm.ops > 0, "{name}: no operation is done");
+            told.push(format!("{name} {}", storm.ops));
+        }
+        Ok(told.join(", "))
+    })
+}
+
+/// No task of a workload was left without any CPU time.
+fn check_all_ran(report: &Report) -> Result<(), Failure> {
+    for group in &report.groups {
+        let starved = group.per_task_share.iter().filter(|share| **share <= 0.0);
+        let starved = starved.count();
+        check!(
+            starved == 0,
+            "{}: {starved} of {} tasks of {} never ran",
+            report.workload,
+            group.tasks,
+            group.name
+        );
+    }
+    Ok(())
+}

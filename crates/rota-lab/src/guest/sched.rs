@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A scheduler under test: its process, and the JSON lines that it prints.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::program::{OnLine, Program, Progress};
+use super::scx;
+
+/// Loading the BPF object takes seconds in an emulated guest on a busy host.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A scheduler that was started. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Sched {
+    program: Program,
+}
+
+impl Sched {
+    /// Starts `binary` with JSON output and `args`, without waiting for it.
+    pub fn spawn(binary: &str, args: &[String], on_line: Option<OnLine>) -> io::Result<Self> {
+        let mut command = Command::new(binary);
+        if !args.iter().any(|arg| arg == "--json") {
+            command.arg("--json");
+        }
+        command.args(args);
+        Ok(Self {
+            program: Program::spawn(&mut command, on_line)?,
+        })
+    }
+
+    /// The process.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Waits until it says that it runs, and the kernel does too; the line that says so.
+    ///
+    /// An error is the scheduler's end or silence: attaching can seem to succeed although the
+    /// kernel has already given the scheduler up.
+    pub fn wait_started(&self) -> Result<Value, Progress> {
+        let started = self.wait_start(1)?;
+        match scx::wait_for("enabled", START_LIMIT) {
+            Ok(()) => Ok(started),
+            Err(_) => Err(self.last_progress()),
+        }
+    }
+
+    /// Waits until it says for the `nth` time that it runs; the line that says so.
+    pub fn wait_start(&self, nth: usize) -> Result<Value, Progress> {
+        let seen = |progress: &Progress| events(progress, "started").into_iter().nth(nth - 1);
+        self.program
+            .wait_for(START_LIMIT, seen)
+            .ok_or_else(|| self.last_progress())
+    }
+
+    /// The counters in its latest line of stats.
+    pub fn counters(&self) -> BTreeMap<String, f64> {
+        counters(&self.program.progress())
+    }
+
+    /// Asks it to stop, and waits until it has; nothing when it does not within `limit`.
+    pub fn stop(&self, signal: Signal, limit: Duration) -> Option<Progress> {
+        self.program.signal(signal);
+        self.program.wait(limit)
+    }
+
+    /// What there is of a scheduler that did not start: all, if it ended.
+    fn last_progress(&self) -> Progress {
+        let end = self.program.wait(Duration::from_secs(1));
+        end.unwrap_or_else(|| self.program.progress())
+    }
+}
+
+/// Its lines with `"event": name`, in order.
+pub fn events(progress: &Progress, name: &str) -> Vec<Value> {
+    progress
+        .stdout
+        .iter()
+        .filter_map(|line| event(line, name))
+        .collect()
+}
+
+/// Its last line with `"event": name`.
+pub fn last(progress: &Progress, name: &str) -> Option<Value> {
+    progress
+        .stdout
+        .iter()
+        .rev()
+        .find_map(|line| event(line, name))
+}
+
+/// The counters in its last line of stats.
+pub fn counters(progress: &Progress) -> BTreeMap<String, f64> {
+    last(progress, "stats")
+        .map(|stats| counters_of(&stats))
+        .unwrap_or_default()
+}
+
+/// The counters in a line of stats.
+pub fn counters_of(stats: &Value) -> BTreeMap<String, f64> {
+    let map = stats["counters"].as_object();
+    let pairs = map.into_iter().flatten();
+    pairs
+        .filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)))
+        .collect()
+}
+
+/// `line` as JSON, if it is the event called `name`.
+pub fn event(line: &str, name: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    (value["event"] == name).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(lines: &[&str]) -> Progress {
+        let stdout = lines.iter().map(|line| (*line).to_owned()).collect();
+        Progress {
+            stdout,
+            ..Progress::default()
+        }
+    }
+
+    #[test]
+    fn the_last_line_of_a_kind_counts() {
+        let progress = progress(&[
+            r#"{"event":"started","ops":"fifo_0.1.0"}"#,
+            r#"{"event":"stats","uptime_s":1,"counters":{"nr_enqueue":1}}"#,
+            "not JSON",
+            r#"{"event":"stats","uptime_s":2,"counters":{"nr_enqueue":7,"nr_kick":0}}"#,
+        ]);
+        assert_eq!(last(&progress, "started").unwrap()["ops"], "fifo_0.1.0");
+        assert_eq!(last(&progress, "exit"), None);
+        let counters = counters(&progress);
+        assert_eq!(counters.get("nr_enqueue"), Some(&7.0));
+        assert_eq!(counters.len(), 2);
+        assert_eq!(events(&progress, "stats").len(), 2);
+    }
+}

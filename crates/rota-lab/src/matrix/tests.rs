@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The matrix, without booting it.
+
+use std::time::Duration;
+
+use super::*;
+use crate::vm::Accel;
+
+fn settings() -> Settings {
+    let scheds = ["scx_fifo", "scx_vtime"].map(str::to_owned).into();
+    Settings {
+        scheds,
+        results: "/r".into(),
+        ..Settings::default()
+    }
+}
+
+fn names(cells: &[Cell]) -> Vec<String> {
+    cells.iter().map(Cell::to_string).collect()
+}
+
+#[test]
+fn the_default_matrix_is_kernels_by_machines_by_schedulers() {
+    let cells = settings().cells().unwrap();
+    assert_eq!(cells.len(), 3 * 3 * 2);
+    let names = names(&cells);
+    assert_eq!(names[0], "6.16/1x1x1/scx_fifo");
+    assert_eq!(names[17], "7.3/2x2x2/scx_vtime");
+}
+
+#[test]
+fn the_full_matrix_adds_kernels_nodes_and_refusals() {
+    let cells = Settings {
+        full: true,
+        ..settings()
+    }
+    .cells()
+    .unwrap();
+    let names = names(&cells);
+    assert_eq!(cells.len(), 7 * 4 * 2 + 2 * 2);
+    for name in [
+        "6.12/numa:2x2x1/scx_fifo",
+        "none/1x4x1/scx_vtime",
+        "7.2.12/1x4x1/scx_fifo",
+    ] {
+        assert!(names.iter().any(|n| n == name), "{name}");
+    }
+    assert!(!names.iter().any(|name| name.starts_with("none/2x2x2")));
+}
+
+#[test]
+fn a_choice_replaces_the_matrix() {
+    let chosen = Settings {
+        kernels: vec!["6.18".into()],
+        topologies: vec!["1x8x1".into()],
+        scheds: vec!["scx_fifo".into()],
+        ..settings()
+    };
+    assert_eq!(names(&chosen.cells().unwrap()), ["6.18/1x8x1/scx_fifo"]);
+    assert_eq!(chosen.kernels().unwrap(), ["6.18".parse().unwrap()]);
+    let wrong = Settings {
+        kernels: vec!["6".into()],
+        ..settings()
+    };
+    assert!(wrong.cells().is_err());
+}
+
+#[test]
+fn each_kind_of_kernel_has_its_own_cases() {
+    let kind_of = |text: &str| kind(&text.parse().unwrap());
+    assert_eq!(kind_of("none"), Kernels::WithoutSchedExt);
+    for damaged in ["7.1", "7.1.13", "7.2.9", "7.2.12"] {
+        assert_eq!(kind_of(damaged), Kernels::DamagedBtf, "{damaged}");
+    }
+    for sound in ["6.12", "6.18", "7.2", "7.2.13", "7.2.12+deb14", "7.3"] {
+        assert_eq!(kind_of(sound), Kernels::Sound, "{sound}");
+    }
+}
+
+#[test]
+fn settings_survive_the_environment() {
+    let (name, text) = settings().to_env();
+    assert_eq!(name, "ROTA_LAB");
+    assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings());
+}
+
+fn outcome(verdict: Verdict) -> Outcome {
+    Outcome {
+        verdict,
+        boot: Some(Duration::from_secs(5)),
+        elapsed: Duration::from_secs(9),
+        retries: 0,
+        accel: Accel::Tcg,
+        console: "/r/console.log".into(),
+    }
+}
+
+fn started(name: &str) -> Event {
+    Event::CaseStarted { name: name.into() }
+}
+
+fn passed(name: &str) -> Event {
+    Event::CaseResult {
+        name: name.into(),
+        outcome: CaseOutcome::Passed,
+        message: String::new(),
+        seconds: 1.0,
+    }
+}
+
+fn after(events: &[Event], verdict: Verdict) -> Vec<(String, CaseOutcome, String)> {
+    let mut seen = Seen::default();
+    for event in events {
+        seen.take(event);
+    }
+    let names = ["a", "b", "c"].map(str::to_owned);
+    let records = seen.finish(&names, &outcome(verdict));
+    records
+        .into_iter()
+        .map(|r| (r.name, r.outcome, r.message))
+        .collect()
+}
+
+#[test]
+fn the_case_that_ran_when_the_guest_died_has_failed() {
+    let events = [started("a"), passed("a"), started("b")];
+    let records = after(
+        &events,
+        Verdict::Panic("Kernel panic - not syncing: x".into()),
+    );
+    assert_eq!(records.len(), 2, "c is left for another boot");
+    assert_eq!(
+        (records[1].0.as_str(), records[1].1),
+        ("b", CaseOutcome::Failed)
+    );
+    assert!(
+        records[1]
+            .2
+            .contains("panicked: Kernel panic - not syncing: x"),
+        "{}",
+        records[1].2
+    );
+    assert!(records[1].2.contains("/r/console.log"));
+}
+
+#[test]
+fn a_guest_that_does_not_boot_fails_all_its_cases() {
+    let records = after(&[], Verdict::Silent(Duration::from_secs(60)));
+    let seen: Vec<_> = records.iter().map(|r| (r.0.as_str(), r.1)).collect();
+    let failed = CaseOutcome::Failed;
+    assert_eq!(seen, [("a", failed), ("b", failed), ("c", failed)]);
+    assert!(
+        records[2].2.starts_with("silent for 60 s; console: "),
+        "{}",
+        records[2].2
+    );
+}
+
+#[test]
+fn a_guest_that_dies_between_cases_costs_the_next() {
+    let verdict = Verdict::Vanished("reboot: Restarting system".into());
+    let records = after(&[started("a"), passed("a")], verdict);
+    let seen: Vec<_> = records.iter().map(|r| (r.0.as_str(), r.1)).collect();
+    assert_eq!(
+        seen,
+        [("a", CaseOutcome::Passed), ("b", CaseOutcome::Failed)]
+    );
+}
+
+#[test]
+fn a_case_that_gave_the_guest_up_is_not_counted_twice() {
+    let stuck = Event::CaseResult {
+        name: "a".into(),
+        outcome: CaseOutcome::Failed,
+        message: "not done after 90 s".into(),
+        seconds: 90.0,
+    };
+    let records = after(&[started("a"), stuck], Verdict::Exited(3));
+    assert_eq!(records.len(), 1);
+}
+
+#[test]
+fn a_second_attempt_starts_from_nothing() {
+    let retried = Event::Retrying {
+        reason: "Oops: int3".into(),
+    };
+    let events = [
+        started("a"),
+        passed("a"),
+        started("b"),
+        retried,
+        started("a"),
+        passed("a"),
+    ];
+    let records = after(&events, Verdict::Exited(0));
+    assert_eq!(records.len(), 1);
+}

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! QEMU: its command line, its accelerators, and its process.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+
+use super::tsc;
+use crate::error::{Error, Result};
+use crate::topology::Topology;
+
+/// The program.
+const QEMU: &str = "qemu-system-x86_64";
+
+/// The emulator, one virtual CPU at a time: all at once is faster, but then QEMU 7.2 corrupts kernel
+/// text that is patched.
+const TCG: &str = "tcg,thread=single";
+/// Without Intel's vendor id the emulated cache ids differ between CPUs of one cache. With
+/// cmpxchg16b, QEMU 7.2 now and then takes the flags from an operand when an interrupt follows: half
+/// the boots of Debian's 6.12 end in a double fault, and none without it.
+const TCG_CPU: &str = "max,-cx16,vendor=GenuineIntel";
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// The processor itself.
+    Kvm,
+    /// QEMU's emulator.
+    Tcg,
+}
+
+impl Accel {
+    /// The best that works on this machine, found out once.
+    pub fn best() -> Self {
+        static BEST: OnceLock<Accel> = OnceLock::new();
+        *BEST.get_or_init(|| if kvm_works() { Self::Kvm } else { Self::Tcg })
+    }
+
+    /// `KVM` or `TCG`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kvm => "KVM",
+            Self::Tcg => "TCG",
+        }
+    }
+}
+
+/// How time passes in the guest.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Clock {
+    /// As on the host; no two runs are alike.
+    #[default]
+    Host,
+    /// Virtual: a fixed time for each instruction, so that a run depends on nothing but its seed.
+    Counted {
+        /// An instruction takes 2^shift ns.
+        shift: u8,
+        /// Chooses one of many interleavings.
+        seed: u64,
+    },
+}
+
+impl Clock {
+    /// With another interleaving, if this clock has one to choose.
+    pub fn seeded(mut self, by: u64) -> Self {
+        if let Self::Counted { seed, .. } = &mut self {
+            *seed = by;
+        }
+        self
+    }
+}
+
+/// What QEMU is started with.
+#[derive(Debug)]
+pub struct Machine<'a> {
+    pub accel: Accel,
+    pub clock: Clock,
+    pub topology: &'a Topology,
+    pub kernel: &'a Path,
+    pub initramfs: &'a Path,
+    pub console: &'a Path,
+    /// Added to the kernel's command line.
+    pub append: &'a [String],
+}
+
+impl Machine<'_> {
+    fn args(&self) -> Vec<OsString> {
+        // i440fx, because with q35 a counted run is not the same twice.
+        let mut args: Vec<OsString> = ["-M", "pc", "-nodefaults", "-display", "none", "-no-reboot"]
+            .map(Into::into)
+            .into();
+        let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
+        match (self.clock, self.accel) {
+            (Clock::Host, Accel::Kvm) => push(&["-accel", "kvm", "-cpu", "host"]),
+            (Clock::Host, Accel::Tcg) => push(&["-accel", TCG, "-cpu", TCG_CPU]),
+            (Clock::Counted { shift, seed }, _) => {
+                push(&["-accel", TCG, "-cpu", &format!("{TCG_CPU},-rdrand,-rdseed")]);
+                push(&["-icount", &format!("shift={shift},sleep=off,align=off")]);
+                push(&[
+                    "-rtc",
+                    "base=2026-01-01,clock=vm",
+                    "-seed",
+                    &seed.to_string(),
+                ]);
+            }
+        }
+        args.extend(self.topology.qemu_args().into_iter().map(OsString::from));
+        let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
+        option("-kernel", self.kernel.into());
+        option("-initrd", self.initramfs.into());
+        option("-append", self.command_line().into());
+        let mut console = OsString::from("file,id=console,path=");
+        // A comma separates options, so one in a path is doubled.
+        console.push(self.console.to_string_lossy().replace(',', ",,"));
+        option("-chardev", console);
+        option("-chardev", "stdio,id=protocol,signal=off".into());
+        option("-serial", "chardev:console".into());
+        option("-serial", "chardev:protocol".into());
+        args
+    }
+
+    fn command_line(&self) -> String {
+        // Nothing secret is in a guest: mitigations only cost time, random addresses only make
+        // traces harder to compare.
+        let mut words = vec![
+            "console=ttyS0",
+            "panic=-1",
+            "oops=panic",
+            "nokaslr",
+            "mitigations=off",
+        ];
+        // What would use CPU time beside the lab's tests, for seconds after a boot: the kernel's
+        // tests of its ciphers, and its statistics of memory accesses.
+        words.extend(["cryptomgr.notests=1", "damon_stat.enabled=0"]);
+        // An emulated timer on a busy host may fail the kernel's test of its interrupt.
+        words.extend(["rdinit=/init", "tsc=reliable", "no_timer_check", "audit=0"]);
+        if matches!(self.clock, Clock::Counted { .. }) {
+            words.push("random.trust_cpu=off");
+            // QEMU turns to the next CPU when a timer is due. If all ticks came at once, each CPU
+            // would stand still for as many of them as there are others.
+            words.push("skew_tick=1");
+        }
+        let tsc = match (self.clock, self.accel) {
+            (Clock::Host, Accel::Tcg) => tsc::khz().map(|khz| format!("tsc_early_khz={khz}")),
+            _ => None,
+        };
+        words.extend(tsc.as_deref());
+        let topology = self.topology.kernel_args();
+        words.extend(topology.as_deref());
+        words.extend(self.append.iter().map(String::as_str));
+        words.join(" ")
+    }
+
+    /// Starts QEMU with pipes to the protocol port.
+    pub fn start(&self) -> Result<Process> {
+        let mut command = Command::new(program()?);
+        command.args(self.args());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // A terminal's ^C is for the host program alone, which then ends the guest in order.
+        command.process_group(0);
+        // SAFETY: the closure only makes a system call, which is allowed between fork and exec.
+        unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
+        let child = command.spawn().map_err(|error| qemu_error(&error))?;
+        Ok(Process { child })
+    }
+}
+
+fn qemu_error(error: &io::Error) -> Error {
+    Error::Qemu {
+        detail: format!("starting {QEMU}: {error}"),
+    }
+}
+
+/// The path of QEMU.
+fn program() -> Result<PathBuf> {
+    find_program(QEMU).ok_or(Error::MissingPackages(vec!["qemu-system-x86"]))
+}
+
+/// The first file called `name` on the `PATH`.
+pub fn find_program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// A running QEMU; killed when dropped, and by the kernel when the thread that started it dies.
+#[derive(Debug)]
+pub struct Process {
+    /// The process and its pipes.
+    pub child: Child,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only when it is gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Whether KVM works, which `/dev/kvm` alone does not promise: a VM must start with it.
+fn kvm_works() -> bool {
+    let flags = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let virtual_machines = flags
+        .lines()
+        .find(|line| line.starts_with("flags"))
+        .is_some_and(|line| {
+            line.split_whitespace()
+                .any(|flag| flag == "vmx" || flag == "svm")
+        });
+    let device = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .is_ok();
+    virtual_machines && device && kvm_starts().unwrap_or(false)
+}
+
+/// Starts a VM that executes nothing, and ends it through QEMU's monitor.
+fn kvm_starts() -> io::Result<bool> {
+    let mut child = Command::new(QEMU)
+        .args([
+            "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "64M", "-S",
+        ])
+        .args(["-nodefaults", "-display", "none", "-monitor", "stdio"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    // Without KVM, QEMU is gone before it reads this.
+    let _ = child
+        .stdin
+        .take()
+        .expect("stdin is piped")
+        .write_all(b"quit\n");
+    Ok(child.wait()?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(clock: Clock, accel: Accel, console: &str) -> String {
+        let topology: Topology = "1x4x1".parse().unwrap();
+        let machine = Machine {
+            accel,
+            clock,
+            topology: &topology,
+            kernel: Path::new("/k/vmlinuz"),
+            initramfs: Path::new("/r/initramfs"),
+            console: Path::new(console),
+            append: &["isolcpus=1".into()],
+        };
+        let args: Vec<_> = machine
+            .args()
+            .iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        args.join(" ")
+    }
+
+    #[test]
+    fn the_guest_has_two_serial_ports_and_our_command_line() {
+        let line = line(Clock::Host, Accel::Tcg, "/r/console.log");
+        for part in [
+            "-accel tcg,thread=single -cpu max,-cx16,vendor=GenuineIntel",
+            "-kernel /k/vmlinuz -initrd /r/initramfs",
+            "-chardev file,id=console,path=/r/console.log",
+            "-serial chardev:console -serial chardev:protocol",
+            "panic=-1",
+            " isolcpus=1 ",
+        ] {
+            assert!(format!("{line} ").contains(part), "{part}: {line}");
+        }
+        assert!(!line.contains("icount"));
+    }
+
+    #[test]
+    fn a_counted_clock_shuts_out_the_host() {
+        let line = line(
+            Clock::Counted { shift: 3, seed: 7 },
+            Accel::Kvm,
+            "/r/console.log",
+        );
+        for part in [
+            "tcg,thread=single",
+            "-icount shift=3,sleep=off,align=off",
+            "-seed 7",
+            "-rtc base=2026-01-01,clock=vm",
+            "-rdrand,-rdseed",
+            "random.trust_cpu=off",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(!line.contains("virtio") && !line.contains("kvm"));
+    }
+
+    #[test]
+    fn a_comma_in_a_path_is_no_separator() {
+        assert!(line(Clock::Host, Accel::Tcg, "/a,b/log").contains("path=/a,,b/log"));
+    }
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The lab's cases. The host lists them, the guest runs them.
 
+mod balance;
 mod classes;
 mod common;
 mod control;
@@ -152,6 +153,7 @@ pub const ALL: &[&[Case]] = &[
     shares::CASES,
     placement::CASES,
     classes::CASES,
+    balance::CASES,
     storms::CASES,
     counters::CASES,
 ];

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What every command knows about the workspace, read from `cargo metadata`.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use cargo_metadata::{Metadata, MetadataCommand};
+
+use crate::stop;
+
+/// The workspace and the Rust toolchain that builds it.
+pub struct Context {
+    /// Root directory of the workspace.
+    pub root: PathBuf,
+    /// Where cargo puts what it builds.
+    pub target_dir: PathBuf,
+    /// Schedulers: the packages under `scheds/`, by name, sorted.
+    pub schedulers: Vec<String>,
+    /// Target triple of this machine.
+    pub triple: String,
+    cargo: PathBuf,
+}
+
+impl Context {
+    /// Asks cargo about the workspace that this xtask belongs to.
+    pub fn load() -> Result<Self> {
+        let cargo = env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+        let mut command = MetadataCommand::new();
+        command.cargo_path(&cargo).no_deps();
+        // cargo sets this to xtask's own directory, so a subdirectory will do as the working one.
+        if let Some(dir) = env::var_os("CARGO_MANIFEST_DIR") {
+            command.current_dir(PathBuf::from(dir));
+        }
+        let metadata = command
+            .exec()
+            .context("reading the workspace with `cargo metadata`")?;
+        Ok(Self {
+            root: metadata.workspace_root.clone().into(),
+            target_dir: metadata.target_directory.clone().into(),
+            schedulers: schedulers(&metadata),
+            triple: host_triple(&cargo)?,
+            cargo,
+        })
+    }
+
+    /// A cargo command at the root of the workspace.
+    pub fn cargo(&self) -> Command {
+        let mut command = Command::new(&self.cargo);
+        command.current_dir(&self.root);
+        // These describe xtask, not what the new cargo is about to build.
+        for (key, _) in env::vars_os() {
+            let name = key.to_string_lossy();
+            if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+                command.env_remove(&key);
+            }
+        }
+        command
+    }
+
+    /// Checks that `name` is one of the schedulers.
+    pub fn require_scheduler(&self, name: &str) -> Result<()> {
+        if self.schedulers.iter().any(|known| known == name) {
+            return Ok(());
+        }
+        Err(stop::usage(format!(
+            "no scheduler `{name}`; there are: {}",
+            self.schedulers.join(", ")
+        )))
+    }
+}
+
+fn schedulers(metadata: &Metadata) -> Vec<String> {
+    let scheds = metadata.workspace_root.join("scheds");
+    let mut names: Vec<String> = metadata
+        .workspace_packages()
+        .into_iter()
+        .filter(|package| package.manifest_path.starts_with(&scheds))
+        .map(|package| package.name.to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+fn host_triple(cargo: &PathBuf) -> Result<String> {
+    let output = Command::new(cargo)
+        .arg("-vV")
+        .output()
+        .context("running `cargo -vV`")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let triple = text.lines().find_map(|line| line.strip_prefix("host: "));
+    triple
+        .map(str::to_owned)
+        .context("`cargo -vV` does not name the host triple")
+}

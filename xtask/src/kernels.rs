@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Gets kernels from the lab's store, with something to look at meanwhile.
+
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::Duration;
+
+use anyhow::Result;
+use rota_lab::Progress;
+use rota_lab::kernel::{Kernel, Spec, Store};
+
+use crate::setup::Group;
+use crate::ui::{self, Task};
+
+const POLL: Duration = Duration::from_millis(100);
+
+/// What the machine needs to get `specs` and to boot them.
+pub fn groups(store: &Store, specs: &[Spec]) -> Result<Vec<Group>> {
+    let mut groups = vec![Group::Vm];
+    if specs.contains(&Spec::Built) && store.find(&Spec::Built)?.is_none() {
+        groups.push(Group::KernelBuild);
+    }
+    Ok(groups)
+}
+
+/// The kernel that `spec` names, from the cache if it is there.
+pub fn get(store: &Store, spec: &Spec) -> Result<Kernel> {
+    match store.find(spec)? {
+        Some(kernel) => Ok(kernel),
+        None => fetch(store, spec),
+    }
+}
+
+/// The newest kernel that `spec` names, wherever it has to come from.
+pub fn fetch(store: &Store, spec: &Spec) -> Result<Kernel> {
+    let verb = if *spec == Spec::Built {
+        "building"
+    } else {
+        "fetching"
+    };
+    let task = ui::bar(format!("{verb} Linux {spec}"), 1000);
+    let kernel = store.fetch(spec, &mut |progress| match progress {
+        Progress::Step(step) => {
+            task.say(step);
+            task.reach(0);
+        }
+        Progress::Done(share) => task.reach((share * 1000.0) as u64),
+    })?;
+    task.done(&kernel.release);
+    Ok(kernel)
+}
+
+/// Kernels that are fetched while something else is done.
+pub struct Prefetch<'scope> {
+    thread: ScopedJoinHandle<'scope, Vec<Fetched>>,
+    /// What the thread does right now.
+    latest: Arc<Mutex<String>>,
+}
+
+/// A kernel that was asked for, and what came of it.
+pub type Fetched = (Spec, rota_lab::Result<Kernel>);
+
+impl<'scope> Prefetch<'scope> {
+    /// Starts to get `specs`, one after another.
+    pub fn start<'env>(
+        scope: &'scope Scope<'scope, 'env>,
+        store: &'env Store,
+        specs: &'env [Spec],
+    ) -> Self {
+        let latest = Arc::new(Mutex::new(String::new()));
+        let shown = Arc::clone(&latest);
+        let thread = scope.spawn(move || {
+            let get = |spec: &Spec| {
+                store.get(spec, &mut |progress| {
+                    if let Progress::Step(step) = progress {
+                        *shown.lock().expect("no holder panics") = format!("Linux {spec}: {step}");
+                    }
+                })
+            };
+            specs.iter().map(|spec| (spec.clone(), get(spec))).collect()
+        });
+        Self { thread, latest }
+    }
+
+    /// Waits for all of them.
+    pub fn finish(self, task: &Task) -> Vec<Fetched> {
+        while !self.thread.is_finished() {
+            task.say(self.latest.lock().expect("no holder panics").as_str());
+            thread::sleep(POLL);
+        }
+        self.thread.join().expect("the store does not panic")
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask test`: everything that proves the project, in one command.
+//!
+//! First what needs no VM: format, clippy, tidy, unit tests. Then the lab boots its cells, a cell
+//! being a kernel, a topology and a scheduler. The closing line counts the tests of both, and each
+//! of the other steps (format, clippy, tidy, builds, kernels) as one.
+
+mod lab;
+mod tally;
+
+use std::process::Command;
+use std::thread;
+
+use anyhow::{Result, bail};
+use rota_lab::kernel::Store;
+
+use crate::build_all;
+use crate::context::Context;
+use crate::kernels::{self, Prefetch};
+use crate::setup::{self, Group, Toolchain};
+use crate::{step, stop, tidy};
+use tally::{Counts, Tally};
+
+/// Check format, lints and house rules, run the unit tests and the lab
+///
+/// With any of --kernel, --topology, --sched and --filter only that part of the lab runs.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    #[command(flatten)]
+    selection: lab::Selection,
+    /// Everything but the lab
+    #[arg(long, conflicts_with = "selection")]
+    no_lab: bool,
+    #[command(flatten)]
+    install: setup::Install,
+}
+
+/// Runs `cargo xtask test`.
+pub fn run(args: Args, cx: &Context) -> Result<u8> {
+    let plan = args.selection.plan(cx)?;
+    let kernels = plan.kernels.clone();
+    let store = Store::open()?;
+    let mut groups = vec![Group::Build];
+    if !args.selection.narrows() {
+        groups.push(Group::Lint);
+    }
+    if !args.no_lab {
+        groups.extend(kernels::groups(&store, &kernels)?);
+    }
+    setup::ensure(cx, &groups, args.install)?;
+    let tools = Toolchain::find()?;
+
+    let mut tally = Tally::new();
+    thread::scope(|scope| {
+        // Kernels come over the network while the compiler is busy.
+        let prefetch = (!args.no_lab).then(|| Prefetch::start(scope, &store, &kernels));
+        if !args.selection.narrows() {
+            without_vm(cx, &tools, &mut tally);
+        }
+        if let Some(prefetch) = prefetch {
+            with_vms(cx, &tools, &mut tally, prefetch, plan);
+        }
+    });
+    Ok(if tally.close() {
+        stop::OK
+    } else {
+        stop::FAILED
+    })
+}
+
+/// The steps that need no VM.
+fn without_vm(cx: &Context, tools: &Toolchain, tally: &mut Tally) {
+    tally.step("format", |task| {
+        let mut command = cx.cargo();
+        command.args(["fmt", "--all", "--check"]);
+        step::require(command, task).map(|_| Counts::ONE_PASSED)
+    });
+    tally.step("clippy", |task| {
+        let args = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
+        step::require(cargo(cx, tools, &args), task).map(|_| Counts::ONE_PASSED)
+    });
+    tally.step("tidy", |task| {
+        let problems = tidy::check(cx)?;
+        for problem in &problems {
+            task.print(problem.to_string());
+        }
+        Ok(if problems.is_empty() {
+            Counts::ONE_PASSED
+        } else {
+            Counts::ONE_FAILED
+        })
+    });
+    tally.step("unit tests", |task| {
+        // The lab has no cells to run unless it is told so.
+        let args = ["test", "--workspace", "--no-fail-fast"];
+        let output = step::watch(cargo(cx, tools, &args), task)?;
+        let counts = Counts::of_libtest(&output.stdout);
+        if output.status.success() {
+            return Ok(counts);
+        }
+        output.print(task);
+        Ok(counts.at_least_one_failed())
+    });
+}
+
+/// The steps of the lab. A kernel that is not to be had fails, and the others are used.
+fn with_vms(
+    cx: &Context,
+    tools: &Toolchain,
+    tally: &mut Tally,
+    prefetch: Prefetch<'_>,
+    plan: lab::Plan,
+) {
+    let mut programs = Vec::new();
+    tally.step("guest programs", |task| {
+        programs = build_all::guest_programs_in(task, cx, tools, &cx.schedulers)?;
+        Ok(Counts::ONE_PASSED)
+    });
+    let mut ready = Vec::new();
+    tally.step("kernels", |task| {
+        let mut counts = Counts::default();
+        for (spec, result) in prefetch.finish(task) {
+            match result {
+                Ok(_) => {
+                    ready.push(spec);
+                    counts.passed += 1;
+                }
+                Err(error) => {
+                    task.print(format!("Linux {spec}: {error}"));
+                    counts.failed += 1;
+                }
+            }
+        }
+        Ok(counts)
+    });
+    tally.step("lab", |task| {
+        if programs.is_empty() || ready.is_empty() {
+            bail!("it needs the programs and a kernel");
+        }
+        plan.run(cx, tools, programs, &ready, task)
+    });
+}
+
+fn cargo(cx: &Context, tools: &Toolchain, args: &[&str]) -> Command {
+    let mut command = cx.cargo();
+    tools.apply(&mut command);
+    command.args(args);
+    command
+}

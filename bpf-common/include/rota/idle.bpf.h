@@ -35,6 +35,20 @@ static __always_inline s32 idle_place(struct task_struct *p, s32 prev_cpu, u64 w
 	return cpu;
 }
 
+/* All threads of the core of @cpu idle. */
+static __always_inline bool idle_whole_core(s32 cpu)
+{
+	const struct cpumask *idle;
+	bool whole;
+
+	if (nr_threads == 1)
+		return true;
+	idle = scx_bpf_get_idle_smtmask();
+	whole = bpf_cpumask_test_cpu(cpu, idle);
+	scx_bpf_put_idle_cpumask(idle);
+	return whole;
+}
+
 /*
  * @p has just been put in a shared queue: wake an idle CPU for it, a whole idle
  * core if there is one. Needed whenever select_cpu() did not look for one: a

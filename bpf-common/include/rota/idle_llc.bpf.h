@@ -7,8 +7,7 @@
 #ifndef __ROTA_IDLE_LLC_BPF_H
 #define __ROTA_IDLE_LLC_BPF_H
 
-#include <rota/dsq.bpf.h>
-#include <rota/task.bpf.h>
+#include <rota/idle.bpf.h>
 
 /* LLCs that are compared for a new task: all of them on most machines. */
 #define IDLE_LLC_TRIES	8
@@ -119,19 +118,6 @@ static __always_inline const struct cpumask *llc_allowed(const struct task_struc
 		return NULL;
 	bpf_cpumask_and(scratch, cpus, p->cpus_ptr);
 	return &scratch->cpumask;
-}
-
-static __always_inline bool idle_whole_core(s32 cpu)
-{
-	const struct cpumask *idle;
-	bool whole;
-
-	if (nr_threads == 1)
-		return true;
-	idle = scx_bpf_get_idle_smtmask();
-	whole = bpf_cpumask_test_cpu(cpu, idle);
-	scx_bpf_put_idle_cpumask(idle);
-	return whole;
 }
 
 /*

@@ -7,6 +7,7 @@
 #ifndef __ROTA_SHARD_H
 #define __ROTA_SHARD_H
 
+#include <rota/bits.h>
 #include <rota/types.h>
 
 /* User space refuses a larger machine by name before it loads anything. */
@@ -42,20 +43,5 @@ struct shard_export {
 	u64 moved;		/* weight moved since the policy was attached */
 	u64 target;		/* shard */
 };
-
-/*
- * The index of the lowest bit of @bits, which is not 0. Without a branch: the
- * verifier would follow each of them.
- */
-static inline u32 bit_lowest(u64 bits)
-{
-	/* As many ones as there are zeros below the bit; then count them, in parallel. */
-	u64 ones = (bits & -bits) - 1;
-
-	ones -= ones >> 1 & 0x5555555555555555ULL;
-	ones = (ones & 0x3333333333333333ULL) + (ones >> 2 & 0x3333333333333333ULL);
-	ones = (ones + (ones >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
-	return ones * 0x0101010101010101ULL >> 56;
-}
 
 #endif /* __ROTA_SHARD_H */

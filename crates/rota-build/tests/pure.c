@@ -3,7 +3,7 @@
  * bpf-common's pure headers as functions that a host program can link: the
  * same text that policies compile for BPF.
  */
-#include <rota/shard.h>
+#include <rota/bits.h>
 #include <rota/vtime.h>
 
 bool pure_vtime_before(u64 a, u64 b)
@@ -29,4 +29,14 @@ u64 pure_vtime_carry(u64 vtime, u64 from, u64 to)
 u32 pure_bit_lowest(u64 bits)
 {
 	return bit_lowest(bits);
+}
+
+u32 pure_bit_highest(u64 bits)
+{
+	return bit_highest(bits);
+}
+
+u32 pure_bit_count(u64 bits)
+{
+	return bit_count(bits);
 }

@@ -12,6 +12,8 @@ unsafe extern "C" {
     fn pure_vtime_clamp(vtime: u64, clock: u64, behind: u64, ahead: u64) -> u64;
     fn pure_vtime_carry(vtime: u64, from: u64, to: u64) -> u64;
     fn pure_bit_lowest(bits: u64) -> u32;
+    fn pure_bit_highest(bits: u64) -> u32;
+    fn pure_bit_count(bits: u64) -> u32;
 }
 
 fn before(a: u64, b: u64) -> bool {
@@ -38,10 +40,15 @@ proptest! {
     }
 
     #[test]
-    fn the_lowest_bit_is_found(bits in 1..=u64::MAX, zeros in 0..64u32) {
-        let bits = bits << zeros | 1 << zeros;
+    fn bits_are_found_and_counted(bits in 1..=u64::MAX, zeros in 0..64u32) {
+        let low = bits << zeros | 1 << zeros;
+        let high = bits >> zeros | 1;
+        // SAFETY: pure functions of their arguments.
+        let (lowest, highest) = unsafe { (pure_bit_lowest(low), pure_bit_highest(high)) };
+        prop_assert_eq!(lowest, low.trailing_zeros());
+        prop_assert_eq!(highest, 63 - high.leading_zeros());
         // SAFETY: a pure function of its argument.
-        prop_assert_eq!(unsafe { pure_bit_lowest(bits) }, bits.trailing_zeros());
+        prop_assert_eq!(unsafe { pure_bit_count(low) }, low.count_ones());
     }
 
     #[test]

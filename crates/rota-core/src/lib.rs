@@ -142,8 +142,8 @@ pub trait Companion<B: Bpf> {
     /// should end whatever has nothing to do, because an idle machine is not to be woken.
     fn round(&mut self, loaded: &mut B::Loaded<'_>) -> Option<Duration>;
 
-    /// What it knows beyond the counters.
-    fn figures(&self) -> Figures;
+    /// What it, or the running object, knows beyond the counters.
+    fn figures(&mut self, loaded: &mut B::Loaded<'_>) -> Figures;
 }
 
 /// Statistics of a policy beyond its counters.

@@ -163,9 +163,9 @@ impl<P: Policy> Accompanied<P> {
         }
     }
 
-    fn figures(&self) -> Figures {
-        let companion = self.companion.as_ref();
-        companion.map_or_else(Figures::default, |companion| companion.figures())
+    fn figures(&mut self, attached: &mut Attached<'_, P>) -> Figures {
+        let companion = self.companion.as_mut();
+        companion.map_or_else(Figures::default, |its| its.figures(attached.loaded()))
     }
 }
 
@@ -353,7 +353,8 @@ impl<'a, 'w, P: Policy> Scheduler<'a, 'w, P> {
             if let (Some(at), Some(interval)) = (due, self.settings.common.stats)
                 && Instant::now() >= at
             {
-                self.print_counters(attached, attached.uptime(), &companion.figures());
+                let figures = companion.figures(attached);
+                self.print_counters(attached, attached.uptime(), &figures);
                 // A suspended machine owes nobody the lines it has missed.
                 due = Some(at + interval)
                     .filter(|due| *due > Instant::now())

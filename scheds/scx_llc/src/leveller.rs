@@ -229,7 +229,7 @@ impl Companion<Bpf> for Leveller {
         None
     }
 
-    fn figures(&self) -> Figures {
+    fn figures(&mut self, _: &mut Loaded<'_>) -> Figures {
         let mut lines = Vec::new();
         let mut llcs = Vec::new();
         let mut nodes: Map<String, Value> = Map::new();

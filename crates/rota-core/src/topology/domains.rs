@@ -288,6 +288,7 @@ mod tests {
             llcs: Vec::new(),
             nodes: Vec::new(),
             hotplug_seq: 0,
+            takes_requests: false,
             warnings: Vec::new(),
         };
         let cpu = |id, online, core, llc, node| Cpu {
@@ -297,6 +298,7 @@ mod tests {
             llc,
             node,
             capacity: MAX_CAPACITY,
+            preference: 0,
         };
         for (node, llcs) in nodes.iter().enumerate() {
             let mut all = Vec::new();

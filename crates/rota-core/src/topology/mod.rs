@@ -12,6 +12,7 @@
 
 pub mod cpulist;
 mod domains;
+mod ranking;
 mod sysfs;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use std::path::Path;
 use serde::Serialize;
 
 pub use domains::{Domains, MAX_SHARDS, Shard};
+pub use ranking::{Fill, Merit};
 
 use crate::error::Error;
 
@@ -53,6 +55,9 @@ pub struct Cpu {
     pub node: usize,
     /// Its strength, 1..=[`MAX_CAPACITY`].
     pub capacity: u32,
+    /// How far it is to be preferred to CPUs of the same strength, in the terms of whatever tells
+    /// it on this machine: only comparisons make sense. 0 where nothing does.
+    pub preference: u32,
 }
 
 /// The CPUs that share a last-level cache.
@@ -88,6 +93,9 @@ pub struct Topology {
     /// was read; 0 without sched_ext. An attach that hands it over fails, with a
     /// restart asked for, if a CPU came or went since.
     pub hotplug_seq: u64,
+    /// Whether a policy's requests for a level of performance reach the hardware: only the
+    /// frequency governor `schedutil` passes them on.
+    pub takes_requests: bool,
     /// What sysfs left out or garbled, and what was assumed instead.
     pub warnings: Vec<String>,
 }

@@ -15,6 +15,13 @@ use crate::error::Error;
 
 /// No file that is read here is longer on the largest machine.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// What tells which of several equal CPUs is better, the most telling first: the order in which
+/// AMD's driver prefers cores, the firmware's figure that it is made from, the highest frequency.
+const PREFERENCES: [&str; 3] = [
+    "cpufreq/amd_pstate_prefcore_ranking",
+    "acpi_cppc/highest_perf",
+    "cpufreq/cpuinfo_max_freq",
+];
 /// Cache levels times types of one CPU, with room to spare.
 const MAX_CACHE_INDEX: usize = 16;
 
@@ -26,6 +33,8 @@ pub(super) fn read(sysfs: &Path) -> Result<Topology, Error> {
     let llcs = reader.llcs(&online, &nodes);
     let cores = reader.cores(&online, &llcs);
     let capacities = reader.capacities(&online);
+    let preferences = reader.preferences(&online);
+    let takes_requests = reader.takes_requests(&online);
 
     let cpus = possible.into_iter().map(|id| Cpu {
         id,
@@ -34,6 +43,7 @@ pub(super) fn read(sysfs: &Path) -> Result<Topology, Error> {
         llc: llcs.of.get(&id).copied().unwrap_or(0),
         node: nodes.of.get(&id).copied().unwrap_or(0),
         capacity: capacities.get(&id).copied().unwrap_or(MAX_CAPACITY),
+        preference: preferences.get(&id).copied().unwrap_or(0),
     });
     let node_of = |cpus: &[usize]| nodes.of[&cpus[0]];
     Ok(Topology {
@@ -49,6 +59,7 @@ pub(super) fn read(sysfs: &Path) -> Result<Topology, Error> {
             .collect(),
         cores: cores.members,
         hotplug_seq,
+        takes_requests,
         warnings: reader.warnings,
     })
 }
@@ -320,6 +331,36 @@ impl Reader {
             // A CPU that names no siblings is a core of its own.
             let threads = threads.unwrap_or_default().into_iter();
             threads.filter(|&mate| llcs.same(cpu, mate)).collect()
+        })
+    }
+
+    /// The figures of the first file that all CPUs have, which are then comparable.
+    fn preferences(&mut self, online: &[usize]) -> BTreeMap<usize, u32> {
+        for file in PREFERENCES {
+            let figure = |reader: &mut Self, cpu| -> Option<u32> {
+                let path = reader.cpu_file(cpu, file);
+                let text = reader.text(&path)?;
+                let figure = text.trim().parse().ok();
+                if figure.is_none() {
+                    reader.warn(format!("{} is garbled", path.display()));
+                }
+                figure
+            };
+            let figures: Option<BTreeMap<usize, u32>> = (online.iter())
+                .map(|&cpu| Some((cpu, figure(self, cpu)?)))
+                .collect();
+            if let Some(figures) = figures {
+                return figures;
+            }
+        }
+        BTreeMap::new()
+    }
+
+    /// Whether the frequency of any CPU is governed by `schedutil`.
+    fn takes_requests(&mut self, online: &[usize]) -> bool {
+        online.iter().any(|&cpu| {
+            let path = self.cpu_file(cpu, "cpufreq/scaling_governor");
+            (self.text(&path)).is_some_and(|text| text.trim() == "schedutil")
         })
     }
 

@@ -373,3 +373,110 @@ proptest! {
         }
     }
 }
+
+/// The order in which CPUs are taken.
+fn ranks(topology: &Topology, merit: Merit, fill: Fill) -> Vec<usize> {
+    let ranking = topology.ranking(merit, fill);
+    let mut sorted = ranking.clone();
+    sorted.sort_unstable();
+    let online: Vec<usize> = topology.online().map(|cpu| cpu.id).collect();
+    assert_eq!(sorted, online, "each online CPU has one rank");
+    ranking
+}
+
+/// Goal: a policy that wants few CPUs takes the right ones, on machines whose CPUs differ.
+/// Method: a table of machines, and the order that a person who knows them would choose.
+#[test]
+fn the_best_cpus_come_first() {
+    let big_little = Tree::with_cpus("0-7", "0-7")
+        .node(0, "0-7")
+        .cache(0, 3, "Unified", "0-7")
+        .each("0-3", "cpu_capacity", "446")
+        .each("4-6", "cpu_capacity", "871")
+        .each("7", "cpu_capacity", "1024");
+    // Two P cores with two threads each, of which the second is preferred; four E cores.
+    let hybrid = Tree::with_cpus("0-7", "0-7")
+        .node(0, "0-7")
+        .cache(0, 3, "Unified", "0-7")
+        .core("0-1")
+        .core("2-3")
+        .each("0-3", "cpu_capacity", "1024")
+        .each("4-7", "cpu_capacity", "650")
+        .each("0-1", "acpi_cppc/highest_perf", "68")
+        .each("2-3", "acpi_cppc/highest_perf", "71")
+        .each("4-7", "acpi_cppc/highest_perf", "42");
+    // Two core complexes; the best cores are 5 and 6 of the second.
+    let prefcore = Tree::with_cpus("0-7", "0-7")
+        .node(0, "0-7")
+        .cache(0, 3, "Unified", "0-3")
+        .cache(0, 3, "Unified", "4-7")
+        .each("0-7", "acpi_cppc/highest_perf", "255")
+        .each("0-3", "cpufreq/amd_pstate_prefcore_ranking", "196")
+        .each("4", "cpufreq/amd_pstate_prefcore_ranking", "206")
+        .each("5", "cpufreq/amd_pstate_prefcore_ranking", "236")
+        .each("6", "cpufreq/amd_pstate_prefcore_ranking", "231")
+        .each("7", "cpufreq/amd_pstate_prefcore_ranking", "201");
+    // The fastest CPU is on node 1, whose other LLC comes before those of node 0.
+    let nodes = Tree::with_cpus("0-7", "0-7")
+        .node(0, "0-3")
+        .node(1, "4-7")
+        .cache(0, 3, "Unified", "0-1")
+        .cache(0, 3, "Unified", "2-3")
+        .cache(0, 3, "Unified", "4-5")
+        .cache(0, 3, "Unified", "6-7")
+        .each("0-6", "cpufreq/cpuinfo_max_freq", "3000000")
+        .each("7", "cpufreq/cpuinfo_max_freq", "3600000");
+    use Fill::{Cores, Threads};
+    use Merit::{Efficiency, Performance};
+    let table = [
+        (&big_little, Performance, Cores, [7, 4, 5, 6, 0, 1, 2, 3]),
+        (&big_little, Efficiency, Cores, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (&hybrid, Performance, Cores, [2, 0, 4, 5, 6, 7, 3, 1]),
+        (&hybrid, Performance, Threads, [2, 3, 0, 1, 4, 5, 6, 7]),
+        (&hybrid, Efficiency, Cores, [4, 5, 6, 7, 0, 2, 1, 3]),
+        (&prefcore, Performance, Cores, [5, 6, 4, 7, 0, 1, 2, 3]),
+        (&prefcore, Efficiency, Cores, [0, 1, 2, 3, 7, 4, 6, 5]),
+        (&nodes, Performance, Cores, [7, 6, 4, 5, 0, 1, 2, 3]),
+    ];
+    for (tree, merit, fill, expected) in table {
+        let topology = tree.topology();
+        assert_eq!(topology.warnings, [""; 0]);
+        assert_eq!(
+            ranks(&topology, merit, fill),
+            expected,
+            "{topology}, {merit:?}, {fill:?}"
+        );
+    }
+    // Equal CPUs: an LLC is filled before the next, second threads last in each.
+    let equal = two_packages().topology();
+    assert_eq!(ranks(&equal, Performance, Cores), [0, 2, 1, 3, 4, 6, 5, 7]);
+    assert_eq!(
+        ranks(&equal, Performance, Threads),
+        [0, 1, 2, 3, 4, 5, 6, 7]
+    );
+}
+
+#[test]
+fn what_only_some_cpus_tell_is_no_preference() {
+    let tree = two_packages()
+        .each("0-6", "cpufreq/amd_pstate_prefcore_ranking", "200")
+        .each("0-7", "cpufreq/cpuinfo_max_freq", "3000000")
+        .each("3", "cpufreq/cpuinfo_max_freq", "3600000");
+    let topology = tree.topology();
+    assert_eq!(topology.cpus[0].preference, 3_000_000);
+    assert_eq!(ranks(&topology, Merit::Performance, Fill::Cores)[0], 2);
+    tree.write("devices/system/cpu/cpu5/cpufreq/cpuinfo_max_freq", "fast");
+    let topology = tree.topology();
+    assert!(topology.cpus.iter().all(|cpu| cpu.preference == 0));
+    assert!(topology.warnings[0].ends_with("cpu5/cpufreq/cpuinfo_max_freq is garbled"));
+}
+
+#[test]
+fn only_schedutil_takes_requests() {
+    let tree = two_packages();
+    assert!(!tree.topology().takes_requests);
+    let tree = tree.each("0-7", "cpufreq/scaling_governor", "performance");
+    assert!(!tree.topology().takes_requests);
+    let tree = tree.each("4-7", "cpufreq/scaling_governor", "schedutil");
+    assert!(tree.topology().takes_requests);
+}

@@ -26,10 +26,11 @@ pub const MORE_KERNELS: [&str; 4] = ["6.12", "6.17", "6.19", "7.0"];
 pub const NEGATIVE_KERNELS: [&str; 2] = ["none", "7.2.12"];
 /// Machines of the default matrix: one CPU, one LLC, two LLCs with SMT.
 pub const TOPOLOGIES: [&str; 3] = ["1x1x1", "1x4x1", "2x2x2"];
-/// Machines that the full matrix adds: two NUMA nodes.
-pub const MORE_TOPOLOGIES: [&str; 1] = ["numa:2x2x1"];
-/// The machine on which a refusal is looked at.
-const NEGATIVE_TOPOLOGY: &str = "1x4x1";
+/// Machines that the full matrix adds, with the kernels of the default one: two NUMA nodes with two
+/// LLCs each, and LLCs of unequal size.
+pub const MORE_TOPOLOGIES: [&str; 2] = ["numa:2x2x2x1", "1x2x4x1-2"];
+/// The machine for what is the same on every machine.
+const ONE_TOPOLOGY: &str = "1x4x1";
 
 /// The environment variable that brings the settings to the test program.
 const VARIABLE: &str = "ROTA_LAB";
@@ -88,30 +89,26 @@ impl Settings {
 
     /// The cells, kernel by kernel.
     pub fn cells(&self) -> Result<Vec<Cell>> {
-        let full = |usual: &[&str], more: &[&str]| -> Vec<String> {
-            let more = if self.full { more } else { &[] };
-            usual
-                .iter()
-                .chain(more)
-                .map(|name| (*name).to_owned())
-                .collect()
+        let more = |more: &'static [&str]| if self.full { more } else { &[] };
+        let usual = |lists: &[&[&str]]| lists.concat().into_iter().map(str::to_owned).collect();
+        let kernels: Vec<String> = if self.kernels.is_empty() {
+            usual(&[&KERNELS, more(&MORE_KERNELS), more(&NEGATIVE_KERNELS)])
+        } else {
+            self.kernels.clone()
         };
-        let or_usual = |chosen: &[String], usual: Vec<String>| {
-            if chosen.is_empty() {
-                usual
-            } else {
-                chosen.to_vec()
-            }
-        };
-        let more_kernels = [&MORE_KERNELS[..], &NEGATIVE_KERNELS[..]].concat();
-        let kernels = or_usual(&self.kernels, full(&KERNELS, &more_kernels));
-        let topologies = or_usual(&self.topologies, full(&TOPOLOGIES, &MORE_TOPOLOGIES));
         let mut cells = Vec::new();
-        for kernel in &kernels {
-            let kernel: Spec = kernel.parse()?;
-            let negative = kind(&kernel) != Kernels::Sound && self.topologies.is_empty();
-            let one = [NEGATIVE_TOPOLOGY.to_owned()];
-            for topology in if negative { &one[..] } else { &topologies[..] } {
+        for name in &kernels {
+            let kernel: Spec = name.parse()?;
+            let topologies: Vec<String> = if !self.topologies.is_empty() {
+                self.topologies.clone()
+            } else if kind(&kernel) != Kernels::Sound {
+                usual(&[&[ONE_TOPOLOGY]])
+            } else if KERNELS.contains(&name.as_str()) {
+                usual(&[&TOPOLOGIES, more(&MORE_TOPOLOGIES)])
+            } else {
+                usual(&[&TOPOLOGIES])
+            };
+            for topology in topologies {
                 let topology: Topology = topology.parse()?;
                 cells.extend(self.scheds.iter().map(|sched| Cell {
                     kernel: kernel.clone(),
@@ -121,6 +118,18 @@ impl Settings {
             }
         }
         Ok(cells)
+    }
+
+    /// The cases that belong into a cell, those that do not fit the machine included.
+    pub fn cases(&self, cell: &Cell) -> Vec<&'static Case> {
+        // Who names a machine wants to see all of it.
+        let here = !self.topologies.is_empty() || cell.topology.to_string() == ONE_TOPOLOGY;
+        let belongs = |case: &&Case| {
+            case.applies(kind(&cell.kernel), &cell.sched)
+                && (self.full || !case.only_full)
+                && (here || !case.one_machine)
+        };
+        cases::all().filter(belongs).collect()
     }
 
     /// The kernels of all cells, each once.
@@ -163,13 +172,6 @@ impl fmt::Display for Cell {
 }
 
 impl Cell {
-    /// The cases that belong here, those that do not fit the machine included.
-    pub fn cases(&self, full: bool) -> Vec<&'static Case> {
-        let kind = kind(&self.kernel);
-        let belongs = |case: &&Case| case.applies(kind, &self.sched) && (full || !case.only_full);
-        cases::all().filter(belongs).collect()
-    }
-
     /// A directory name.
     fn slug(&self) -> String {
         self.to_string().replace(['/', ':'], "-")

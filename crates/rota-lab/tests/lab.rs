@@ -115,7 +115,7 @@ fn plan(
 ) -> Result<(Option<Arc<Work>>, Vec<Trial>), String> {
     let mut chosen = Vec::new();
     let mut trials = Vec::new();
-    for case in cell.cases(settings.full) {
+    for case in settings.cases(&cell) {
         let name = format!("{cell}/{}", case.name);
         match case.misfit(&cell.topology) {
             Some(reason) => trials.push(Trial::ignorable_test(name, move || {

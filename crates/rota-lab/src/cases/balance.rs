@@ -12,12 +12,11 @@ use rota_load::report::Report;
 
 use super::Case;
 use super::common::WHILE_NEEDED;
-use super::session::{load, scheduled};
+use super::session::{load, next_stats, scheduled};
 use super::shares::{feasible_shares, hogs, weight};
 use crate::check;
 use crate::guest::{
-    CaseResult, Failure, Guest, Load, STOP_LIMIT, Sched, confine, counters, events, last, last_cpu,
-    llc_cpus, tasks_of,
+    CaseResult, Failure, Guest, Load, Sched, confine, counters_of, last_cpu, llc_cpus, tasks_of,
 };
 
 pub const CASES: &[Case] = &[
@@ -188,25 +187,12 @@ fn hogs_on(load: &Load, cpus: &[usize]) -> Result<f64, Failure> {
 
 /// The sum of a figure over all queues, in the line of stats that comes next.
 fn total(sched: &Sched, key: &str) -> Result<f64, Failure> {
-    let before = events(&sched.program().progress(), "stats").len();
-    let newer = |progress: &_| {
-        let stats = last(progress, "stats")?;
-        let queues = stats["queues"].as_array()?.clone();
-        (events(progress, "stats").len() > before).then_some(queues)
-    };
-    let queues = (sched.program().wait_for(STOP_LIMIT, newer)).ok_or("no statistics of queues")?;
+    let stats = next_stats(sched)?;
+    let queues = stats["queues"]
+        .as_array()
+        .ok_or("no statistics of queues")?;
     let figures = queues.iter().filter_map(|queue| queue[key].as_f64());
     Ok(figures.sum())
-}
-
-/// A counter, in the line of stats that comes next.
-fn counter(sched: &Sched, name: &str) -> Result<f64, Failure> {
-    let before = events(&sched.program().progress(), "stats").len();
-    let newer = |progress: &_| {
-        (events(progress, "stats").len() > before).then(|| counters(progress).get(name).copied())
-    };
-    let value = sched.program().wait_for(STOP_LIMIT, newer).flatten();
-    value.ok_or_else(|| format!("no counter {name} is told").into())
 }
 
 /// Goal: CPU time follows weight across LLCs, too.
@@ -305,7 +291,7 @@ fn crowded_llc_spills(guest: &mut Guest) -> CaseResult {
         thread::sleep(Duration::from_secs(2));
         let away = hogs_on(&load, last_llc)?;
         load.stop()?;
-        let spilled = counter(sched, "nr_spilled")?;
+        let spilled = counters_of(&next_stats(sched)?)["nr_spilled"];
         let figures = format!("{away:.1} of 2 sleepers on the last LLC, nr_spilled {spilled}");
         check!(spilled > 0.0 && away > 1.5, "{figures}");
         Ok(figures)

@@ -8,7 +8,7 @@ use rota_load::report::Report;
 
 use super::Case;
 use super::session::{group, load, scheduled};
-use super::shares::check_lags;
+use super::shares::{BY_WEIGHT, check_lags};
 use crate::check;
 use crate::guest::{
     CaseResult, Failure, Guest, Sched, Task, is_on_sched_ext, renice, scx, tasks_of,
@@ -107,7 +107,7 @@ fn mixed_classes(guest: &mut Guest) -> CaseResult {
         }
         let gap_ms = group(&report, "real-time")?.longest_gap_us.unwrap_or(0.0) / 1e3;
         let mut figures = format!("real-time gap {gap_ms:.1} ms");
-        if guest.sched_name() == "scx_vtime" {
+        if BY_WEIGHT.contains(&guest.sched_name()) {
             figures += &format!(", {}", check_weights(&report)?);
         }
         check!(gap_ms < REAL_TIME_GAP_MS, "{figures}");

@@ -21,10 +21,10 @@ use crate::guest::{
 pub const SOCKET: &str = "/var/run/scx/root/stats";
 
 pub const CASES: &[Case] = &[
-    Case::new("check_option", check_option),
-    Case::new("statistics", statistics),
+    Case::new("check_option", check_option).one_machine(),
+    Case::new("statistics", statistics).one_machine(),
     // How often a slice ends is only known where a busy host does not hold up the ticks.
-    Case::new("sighup", sighup).counted(),
+    Case::new("sighup", sighup).one_machine().counted(),
 ];
 
 /// Goal: `--check` says that the scheduler would start, and attaches nothing.

@@ -11,7 +11,7 @@ use crate::guest::{CaseResult, Guest, counters, describe, last};
 pub const CASES: &[Case] = &[Case::new("every_counter_moves", every_counter_moves)];
 
 /// Counters of what cannot happen on every machine: CPUs and LLCs that it takes.
-const NEEDS: [(&str, usize, usize); 6] = [
+const NEEDS: [(&str, usize, usize); 14] = [
     // With one CPU the kernel does not ask where to wake a task.
     ("nr_idle", 2, 1),
     ("nr_pinned", 2, 1),
@@ -19,12 +19,23 @@ const NEEDS: [(&str, usize, usize); 6] = [
     ("nr_stolen", 2, 2),
     ("nr_sync", 2, 1),
     ("nr_spread", 2, 2),
+    ("nr_attached", 2, 1),
+    ("nr_prev", 2, 1),
+    ("nr_primary", 2, 1),
+    ("nr_reserve", 2, 1),
+    ("nr_grown", 2, 1),
+    ("nr_promoted", 2, 1),
+    ("nr_demoted", 2, 1),
+    ("nr_expired", 2, 1),
 ];
 
 /// Counters of what takes an uneven load on purpose, and the cases that see them move.
-const ELSEWHERE: [(&str, &str); 2] = [
+const ELSEWHERE: [(&str, &str); 5] = [
     ("nr_moved", "balancer_levels"),
     ("nr_spilled", "crowded_llc_spills"),
+    ("nr_forced", "limited_nest_grows"),
+    ("nr_impatient", "impatience_warms"),
+    ("nr_perf", "performance_is_asked"),
 ];
 
 /// Goal: each counter that a scheduler declares counts something.

@@ -10,10 +10,9 @@ use super::Case;
 use super::common::{
     ALIVE, BUSY, END_LIMIT, WHILE_NEEDED, check_ejected, check_survived, check_untouched,
 };
+use super::shares::BY_WEIGHT;
 use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, Load, STOP_LIMIT, describe, events, last, scx};
-
-const VTIME: &[&str] = &["scx_vtime"];
 
 const ERROR_BPF: (u32, &str) = (1025, "ERROR_BPF");
 const ERROR_STALL: (u32, &str) = (1026, "ERROR_STALL");
@@ -27,30 +26,38 @@ pub const CASES: &[Case] = &[
     Case::new("error_in_select_cpu_ejected", |guest| {
         error_in(guest, "select_cpu")
     })
+    .one_machine()
     .min_cpus(2),
     Case::new("error_in_enqueue_ejected", |guest| {
         error_in(guest, "enqueue")
-    }),
+    })
+    .one_machine(),
     Case::new("error_in_dispatch_ejected", |guest| {
         error_in(guest, "dispatch")
-    }),
+    })
+    .one_machine(),
     Case::new("error_in_update_idle_ejected", |guest| {
         error_in(guest, "update_idle")
-    }),
-    Case::new("error_in_init_ejected", |guest| error_in(guest, "init")),
+    })
+    .one_machine(),
+    Case::new("error_in_init_ejected", |guest| error_in(guest, "init")).one_machine(),
     Case::new("error_in_running_ejected", |guest| {
         error_in(guest, "running")
     })
-    .only(VTIME),
+    .one_machine()
+    .only(BY_WEIGHT),
     Case::new("error_in_stopping_ejected", |guest| {
         error_in(guest, "stopping")
     })
-    .only(VTIME),
-    Case::new("error_in_enable_ejected", |guest| error_in(guest, "enable")).only(VTIME),
+    .one_machine()
+    .only(BY_WEIGHT),
+    Case::new("error_in_enable_ejected", |guest| error_in(guest, "enable"))
+        .one_machine()
+        .only(BY_WEIGHT),
     Case::new("stall_of_named_task_ejected", stall_of_named_task_ejected),
-    Case::new("stall_of_any_task_ejected", stall_of_any_task_ejected),
-    Case::new("restart_on_error_ejected", restart_on_error_ejected),
-    Case::new("sysrq_ejected", sysrq_ejected),
+    Case::new("stall_of_any_task_ejected", stall_of_any_task_ejected).one_machine(),
+    Case::new("restart_on_error_ejected", restart_on_error_ejected).one_machine(),
+    Case::new("sysrq_ejected", sysrq_ejected).one_machine(),
 ];
 
 /// Goal: an error that the policy itself reports ends it, and the text says where and why.

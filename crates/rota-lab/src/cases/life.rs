@@ -18,15 +18,16 @@ use crate::guest::{CaseResult, Guest, STOP_LIMIT, describe, last, scx};
 pub const CASES: &[Case] = &[
     Case::new("attach_detach", attach_detach),
     Case::new("sigterm", |guest| stops_on(guest, Signal::SIGTERM)),
-    Case::new("sigint", |guest| stops_on(guest, Signal::SIGINT)),
-    Case::new("sigterm_twice", sigterm_twice),
+    Case::new("sigint", |guest| stops_on(guest, Signal::SIGINT)).one_machine(),
+    Case::new("sigterm_twice", sigterm_twice).one_machine(),
     Case::new("sigkill", sigkill),
-    Case::new("second_scheduler_refused", second_scheduler_refused),
+    Case::new("second_scheduler_refused", second_scheduler_refused).one_machine(),
     Case::new("start_on_full_machine", start_on_full_machine)
         .limit_s(180)
         .only_full(),
-    Case::new("reload_loop", |guest| reload_loop(guest, 3)),
+    Case::new("reload_loop", |guest| reload_loop(guest, 3)).one_machine(),
     Case::new("reload_loop_long", |guest| reload_loop(guest, 20))
+        .one_machine()
         .limit_s(240)
         .only_full(),
 ];

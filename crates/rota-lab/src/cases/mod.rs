@@ -9,6 +9,7 @@ mod counters;
 mod eject;
 mod hotplug;
 mod life;
+mod nest;
 mod placement;
 mod refuse;
 mod session;
@@ -60,6 +61,8 @@ pub struct Case {
     pub limit_s: u64,
     /// Only part of the full matrix.
     pub only_full: bool,
+    /// It is the same on every machine, so one for each kernel is enough.
+    pub one_machine: bool,
 }
 
 impl Case {
@@ -76,6 +79,7 @@ impl Case {
             clock: Clock::Host,
             limit_s: LIMIT_S,
             only_full: false,
+            one_machine: false,
         }
     }
 
@@ -128,6 +132,12 @@ impl Case {
         self
     }
 
+    /// About the program and the kernel, not about the machine: on one machine of the matrix only.
+    pub const fn one_machine(mut self) -> Self {
+        self.one_machine = true;
+        self
+    }
+
     /// Whether it belongs to cells of this kind at all.
     pub fn applies(&self, kernels: Kernels, sched: &str) -> bool {
         self.kernels == kernels && (self.scheds.is_empty() || self.scheds.contains(&sched))
@@ -154,6 +164,7 @@ pub const ALL: &[&[Case]] = &[
     placement::CASES,
     classes::CASES,
     balance::CASES,
+    nest::CASES,
     storms::CASES,
     counters::CASES,
 ];

@@ -9,6 +9,7 @@
 //!
 //! In virtual time all this is the same on a busy host as on an idle one.
 
+use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub const CASES: &[Case] = &[
     Case::new("no_idle_cpu_beside_work", no_idle_cpu_beside_work)
         .counted()
         .min_cpus(2),
+    Case::new("idle_machine_sleeps", idle_machine_sleeps)
+        .counted()
+        .one_machine(),
 ];
 
 const SLICE: [&str; 2] = ["--slice-us", "5000"];
@@ -226,6 +230,34 @@ affinity = "one-each"
 
 /// How long the tasks of a workload take to spread.
 const SETTLE: Duration = Duration::from_millis(300);
+
+/// Context switches a second that a scheduler may add to an idle machine: the kernel's watchdog over
+/// it looks twice in its timeout, which is half a minute.
+const ADDED: f64 = 1.0;
+
+/// Goal: a machine with nothing to do is left alone.
+/// Method: the context switches of 10 s without any work, of the guest's own few threads, under
+/// EEVDF and under the scheduler.
+fn idle_machine_sleeps(guest: &mut Guest) -> CaseResult {
+    let rest = Duration::from_secs(10);
+    let switches = || -> Result<f64, Failure> {
+        // What a start or an end left behind is done by then.
+        thread::sleep(Duration::from_secs(1));
+        let trace = Trace::start()?;
+        let from = Trace::now_us();
+        thread::sleep(rest);
+        let time = (from, Trace::now_us());
+        let usage = trace.finish()?.usage(&BTreeSet::new(), time);
+        Ok(usage.switches as f64 / rest.as_secs_f64())
+    };
+    let eevdf = switches()?;
+    scheduled(guest, &[], |_| {
+        let ours = switches()?;
+        let figures = format!("{ours:.1} switches a second, EEVDF {eevdf:.1}");
+        check!(ours <= eevdf + ADDED, "{figures}");
+        Ok(figures)
+    })
+}
 
 /// Looks at a workload for idle CPUs for `length`, in the middle of its run: with the masks that
 /// its tasks have, and as if they had none.

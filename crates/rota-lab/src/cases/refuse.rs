@@ -19,10 +19,10 @@ const USAGE: i32 = 2;
 const UNABLE: i32 = 3;
 
 pub const CASES: &[Case] = &[
-    Case::new("bad_usage_refused", bad_usage_refused),
-    Case::new("bad_config_refused", bad_config_refused),
-    Case::new("bad_config_file_refused", bad_config_file_refused),
-    Case::new("not_root_refused", not_root_refused),
+    Case::new("bad_usage_refused", bad_usage_refused).one_machine(),
+    Case::new("bad_config_refused", bad_config_refused).one_machine(),
+    Case::new("bad_config_file_refused", bad_config_file_refused).one_machine(),
+    Case::new("not_root_refused", not_root_refused).one_machine(),
     Case::new("isolcpus_refused", |guest| {
         machine_refused(guest, &["isolcpus=", "CPUs 1 "])
     })

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use rota_load::report::{GroupReport, Report};
+use serde_json::Value;
 
 use crate::check;
-use crate::guest::{CaseResult, Failure, Guest, Sched, describe, events, scx};
+use crate::guest::{CaseResult, Failure, Guest, STOP_LIMIT, Sched, describe, events, scx};
 
 /// Events by which the kernel tells that it had to step in: a CPU chosen that the task may not
 /// use, a task handed back again and again, a task given that was not the scheduler's to give.
@@ -44,6 +45,14 @@ pub fn scheduled(
     }
     guest.stop(&sched)?;
     Ok(figures)
+}
+
+/// The line of stats that comes next.
+pub fn next_stats(sched: &Sched) -> Result<Value, Failure> {
+    let before = events(&sched.program().progress(), "stats").len();
+    let newer = |progress: &_| events(progress, "stats").into_iter().nth(before);
+    let stats = sched.program().wait_for(STOP_LIMIT, newer);
+    stats.ok_or_else(|| "no line of statistics comes".into())
 }
 
 /// Runs a workload to its end, which must come without an error of the workload's own.

@@ -23,16 +23,19 @@ use crate::guest::{CaseResult, Guest};
 
 pub const CASES: &[Case] = &[
     Case::new("shares_by_weight", by_weight)
-        .only(&["scx_vtime"])
+        .only(BY_WEIGHT)
         .counted(),
     Case::new("shares_with_pinned", with_pinned)
-        .only(&["scx_vtime"])
+        .only(BY_WEIGHT)
         .counted()
         .min_cpus(2),
     Case::new("shares_over_time", over_time)
-        .only(&["scx_vtime"])
+        .only(BY_WEIGHT)
         .counted(),
 ];
+
+/// Those with one queue by virtual time for the whole machine.
+pub const BY_WEIGHT: &[&str] = &["scx_vtime", "scx_freq"];
 
 const SLICE_MS: f64 = 5.0;
 const TICK_MS: f64 = 4.0;

@@ -32,8 +32,8 @@ pub use machine::{list, llc_cpus, machine};
 pub use port::Port;
 pub use program::{OnLine, Program, Progress};
 pub use sched::{Sched, counters, counters_of, event, events, last};
-pub use tasks::{Task, confine, is_on_sched_ext, last_cpu, renice, tasks_of};
-pub use trace::{History, Idleness, Trace};
+pub use tasks::{Task, all_pids, confine, is_on_sched_ext, last_cpu, renice, tasks_of};
+pub use trace::{History, Idleness, Trace, Usage};
 
 /// Tells the second start from the first.
 const WORKER: &str = "--worker";

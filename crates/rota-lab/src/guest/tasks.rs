@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The tasks of the guest, as /proc shows them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -20,6 +21,20 @@ pub struct Task {
     pub name: String,
     /// The CPUs that it may use.
     pub cpus: Vec<usize>,
+}
+
+/// The threads of all processes, the kernel's included.
+pub fn all_pids() -> BTreeSet<i32> {
+    let numbers = |dir: &str| -> Vec<i32> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect()
+    };
+    let processes = numbers("/proc").into_iter();
+    processes
+        .flat_map(|pid| numbers(&format!("/proc/{pid}/task")))
+        .collect()
 }
 
 /// The threads of a process; none if it is gone.
@@ -101,7 +116,7 @@ mod tests {
         let all = tasks_of(nix::unistd::getpid());
         let found = all.iter().find(|task| task.pid == pid).unwrap();
         assert_eq!(found.name, name);
-        assert!(!found.cpus.is_empty());
+        assert!(!found.cpus.is_empty() && all_pids().contains(&pid));
         renice(pid, 1).unwrap();
         confine(pid, &[found.cpus[0]]).unwrap();
         assert!(last_cpu(pid).is_some());

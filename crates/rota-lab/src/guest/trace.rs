@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What each CPU and each task did, from the kernel's own trace of its scheduler.
 
+mod usage;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -8,6 +10,8 @@ use std::path::PathBuf;
 
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
+
+pub use usage::Usage;
 
 /// A trace of our own, beside whatever else traces.
 const INSTANCE: &str = "/sys/kernel/tracing/instances/rota";

@@ -37,15 +37,42 @@ fn the_full_matrix_adds_kernels_nodes_and_refusals() {
     .cells()
     .unwrap();
     let names = names(&cells);
-    assert_eq!(cells.len(), 7 * 4 * 2 + 2 * 2);
+    assert_eq!(cells.len(), (7 * 3 + 3 * 2) * 2 + 2 * 2);
     for name in [
-        "6.12/numa:2x2x1/scx_fifo",
+        "6.12/2x2x2/scx_fifo",
+        "6.18/numa:2x2x2x1/scx_fifo",
+        "7.3/1x2x4x1-2/scx_vtime",
         "none/1x4x1/scx_vtime",
         "7.2.12/1x4x1/scx_fifo",
     ] {
         assert!(names.iter().any(|n| n == name), "{name}");
     }
     assert!(!names.iter().any(|name| name.starts_with("none/2x2x2")));
+}
+
+#[test]
+fn what_is_the_same_everywhere_runs_on_one_machine() {
+    let has = |settings: &Settings, topology: &str, name: &str| {
+        let cells = settings.cells().unwrap();
+        let cell = cells
+            .iter()
+            .find(|cell| cell.topology.to_string() == topology);
+        let cases = settings.cases(cell.unwrap());
+        cases.iter().any(|case| case.name == name)
+    };
+    let all = settings();
+    for topology in TOPOLOGIES {
+        assert!(has(&all, topology, "attach_detach"), "{topology}");
+        assert_eq!(
+            has(&all, topology, "bad_usage_refused"),
+            topology == ONE_TOPOLOGY
+        );
+    }
+    let chosen = Settings {
+        topologies: vec!["1x8x1".into()],
+        ..settings()
+    };
+    assert!(has(&chosen, "1x8x1", "bad_usage_refused"));
 }
 
 #[test]

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Few tasks on few CPUs: how compact a nest is, how fast it grows and shrinks, where it begins.
+//!
+//! For schedulers that concentrate work on warm CPUs. What tasks used is read from the kernel's own
+//! trace, in virtual time.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use rota_load::report::Report;
+
+use super::Case;
+use super::common::WHILE_NEEDED;
+use super::session::{load, next_stats, scheduled};
+use super::shares::hogs;
+use crate::check;
+use crate::guest::{
+    CaseResult, Failure, Guest, Load, Sched, Trace, Usage, all_pids, counters_of, describe,
+    llc_cpus,
+};
+
+pub const CASES: &[Case] = &[
+    Case::new("few_tasks_few_cpus", few_tasks_few_cpus)
+        .only(NEST)
+        .min_cpus(4)
+        .counted(),
+    Case::new("nest_grows_and_shrinks", nest_grows_and_shrinks)
+        .only(NEST)
+        .min_cpus(4)
+        .counted(),
+    Case::new("impatience_warms", impatience_warms)
+        .only(NEST)
+        .min_cpus(4)
+        .counted(),
+    Case::new("limited_nest_grows", limited_nest_grows)
+        .only(NEST)
+        .min_cpus(4)
+        .counted(),
+    Case::new(
+        "nest_begins_with_the_strongest",
+        nest_begins_with_the_strongest,
+    )
+    .only(NEST)
+    .min_cpus(4)
+    .counted(),
+    Case::new("full_machine_is_as_fast", full_machine_is_as_fast)
+        .only(NEST)
+        .min_cpus(4)
+        .counted(),
+    Case::new("performance_is_asked", performance_is_asked)
+        .only(NEST)
+        .min_cpus(2)
+        .counted(),
+];
+
+const NEST: &[&str] = &["scx_freq"];
+
+/// CPUs used for each that is needed (G10).
+const COMPACT: f64 = 1.15;
+/// An emulated CPU stands still while others run, for a tick or two: what is cold or late after 2 ms
+/// on a real machine is so after more than that.
+const PATIENT: [&str; 4] = ["--remove-us", "8000", "--grow-us", "20000"];
+/// What passes before CPUs are counted.
+const WARM: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Goal: tasks that would fit on few CPUs use no more.
+/// Method: one, two and three tasks that run 2 ms and sleep 1 ms, and processes that are born, run
+/// and end one after another like those of a configure script. After a second, the CPUs that they
+/// use, against the least number that holds what was runnable on average. EEVDF's figures beside.
+/// Processes may have one CPU more: where a thread of the kernel stands still with its CPU as one
+/// is born, it begins elsewhere, and stays for all of its short life.
+fn few_tasks_few_cpus(guest: &mut Guest) -> CaseResult {
+    let loads: Vec<(String, String)> = [1, 2, 3]
+        .map(|count| (format!("{count} tasks"), few(count)))
+        .into_iter()
+        .chain([("script".to_owned(), SCRIPT.to_owned())])
+        .collect();
+    let all = |guest: &Guest| -> Result<Vec<Usage>, Failure> {
+        loads
+            .iter()
+            .map(|(_, workload)| usage(guest, workload))
+            .collect()
+    };
+    let eevdf = all(guest)?;
+    scheduled(guest, &PATIENT, |_| {
+        let ours = all(guest)?;
+        let tell = |usage: &Usage| {
+            let all: u64 = usage.ran_us.values().sum();
+            let parts = usage.ran_us.values().map(|ran| ran * 100 / all.max(1));
+            let parts: Vec<String> = parts.map(|part| part.to_string()).collect();
+            format!(
+                "{} CPUs for {:.2} runnable ({} %)",
+                usage.cpus(),
+                usage.mean_runnable(),
+                parts.join(" ")
+            )
+        };
+        let figures: Vec<String> = (loads.iter().zip(ours.iter().zip(&eevdf)))
+            .map(|((name, _), (ours, eevdf))| {
+                format!("{name}: {}, EEVDF {}", tell(ours), tell(eevdf))
+            })
+            .collect();
+        let figures = figures.join("; ");
+        for ((name, _), usage) in loads.iter().zip(&ours) {
+            let needed = usage.mean_runnable().ceil().max(1.0);
+            let most = if name == "script" {
+                needed + 1.0
+            } else {
+                needed * COMPACT
+            };
+            check!(usage.cpus() as f64 <= most, "{figures}");
+        }
+        Ok(figures)
+    })
+}
+
+fn few(count: usize) -> String {
+    format!(
+        "name = \"few\"\n[[group]]\nname = \"few\"\nkind = \"loop\"\ncount = {count}\n\
+         run = \"2ms\"\nsleep = \"1ms\"\n"
+    )
+}
+
+const SCRIPT: &str = "name = \"script\"\n[[group]]\nname = \"script\"\nkind = \"exec-storm\"\n\
+                      count = 1\noutstanding = 1\n";
+
+/// A workload, and how long ago it began does not matter any more.
+struct Traced {
+    trace: Trace,
+    load: Load,
+    others: BTreeSet<i32>,
+}
+
+impl Traced {
+    fn start(guest: &Guest, workload: &str) -> Result<Self, Failure> {
+        let others = all_pids();
+        // The trace comes first, so that it sees every task begin.
+        let trace = Trace::start()?;
+        let load = guest.start_load(workload, WHILE_NEEDED)?;
+        load.await_tasks()?;
+        Ok(Self {
+            trace,
+            load,
+            others,
+        })
+    }
+
+    /// What its tasks used in each of these times.
+    fn finish(self, times: &[(u64, u64)]) -> Result<Vec<Usage>, Failure> {
+        let report = self.load.stop()?;
+        check!(report.errors.is_empty(), "{}", report.errors.join("; "));
+        let history = self.trace.finish()?;
+        Ok(times
+            .iter()
+            .map(|time| history.usage(&self.others, *time))
+            .collect())
+    }
+}
+
+/// What the tasks of a workload use once they are warm.
+fn usage(guest: &Guest, workload: &str) -> Result<Usage, Failure> {
+    let traced = Traced::start(guest, workload)?;
+    thread::sleep(WARM);
+    let from = Trace::now_us();
+    thread::sleep(LOOK);
+    let mut found = traced.finish(&[(from, Trace::now_us())])?;
+    Ok(found.remove(0))
+}
+
+/// The bound on waiting for a warm CPU, in milliseconds, and options that set it.
+const GROW_MS: f64 = 2.0;
+/// It is seen at a tick; and QEMU takes about half of one for each CPU until it comes round to the
+/// CPU that was woken.
+fn growth_ms(cpus: usize) -> f64 {
+    const TICK_MS: f64 = 4.0;
+    GROW_MS + TICK_MS * (1.0 + cpus as f64 / 2.0)
+}
+
+/// One task all the time, and for a second one for each CPU.
+fn burst(cpus: usize) -> String {
+    format!(
+        "name = \"burst\"\nwarmup = \"100ms\"\n\
+         [[group]]\nname = \"one\"\nkind = \"loop\"\nrun = \"2ms\"\nsleep = \"1ms\"\n\
+         [[group]]\nname = \"burst\"\nkind = \"loop\"\ncount = {}\nrun = \"5ms\"\n\
+         start = \"500ms\"\nstop = \"1500ms\"\n",
+        cpus - 1
+    )
+}
+
+/// A burst under the scheduler: when each CPU was first used in it, and what was used afterwards.
+struct Burst {
+    /// From the first task of the burst that got a CPU to the last CPU that got one, in
+    /// milliseconds, and how many CPUs there were.
+    spread_ms: f64,
+    spread_to: usize,
+    /// From 50 ms after the end on.
+    after: Usage,
+    nest: f64,
+}
+
+fn run_burst(guest: &Guest, sched: &Sched) -> Result<Burst, Failure> {
+    let cpus = guest.machine().cpus;
+    let traced = Traced::start(guest, &burst(cpus))?;
+    let begin = Trace::now_us();
+    thread::sleep(Duration::from_millis(1800));
+    let end = Trace::now_us();
+    thread::sleep(Duration::from_millis(200));
+    let stats = next_stats(sched)?;
+    let size = |name: &str| stats["nests"][name]["cpus"].as_f64();
+    let nest = size("primary")
+        .zip(size("reserve"))
+        .map(|(primary, reserve)| primary + reserve);
+    // The burst is due 600 ms after its tasks were let go, which was just before `begin`.
+    let due = begin + 550_000;
+    let found = traced.finish(&[(due, due + 500_000), (end, end + 200_000)])?;
+    let mut firsts: Vec<u64> = found[0].first_us.values().copied().collect();
+    firsts.sort_unstable();
+    // Where the lasting task ran was used before.
+    let second = firsts.get(1).copied().unwrap_or_default();
+    let last = firsts.last().copied().unwrap_or_default();
+    Ok(Burst {
+        spread_ms: last.saturating_sub(second) as f64 / 1e3,
+        spread_to: firsts.len(),
+        after: found[1].clone(),
+        nest: nest.ok_or("no sizes of nests are told")?,
+    })
+}
+
+/// Goal: the nest never costs work conservation, and lets go of what is no longer used.
+/// Method: beside a task that sleeps now and then, one more for each other CPU begins at once and
+/// ends after a second. All CPUs are used within the bound on waiting; 300 ms after the end the
+/// nest has two CPUs at most, and the task that is left runs there.
+fn nest_grows_and_shrinks(guest: &mut Guest) -> CaseResult {
+    let cpus = guest.machine().cpus;
+    scheduled(guest, &["--stats", "0.2"], |sched| {
+        let found = run_burst(guest, sched)?;
+        let figures = format!(
+            "{} of {cpus} CPUs in {:.1} ms; afterwards {} used, nest of {}",
+            found.spread_to,
+            found.spread_ms,
+            found.after.cpus(),
+            found.nest
+        );
+        let bound = growth_ms(cpus);
+        check!(
+            found.spread_to == cpus && found.spread_ms <= bound,
+            "not all within {bound} ms: {figures}"
+        );
+        check!(found.after.cpus() <= 2 && found.nest <= 2.0, "{figures}");
+        Ok(figures)
+    })
+}
+
+/// Goal: impatient tasks make a CPU warm at once.
+/// Method: the same burst with tasks that are impatient from the beginning: all CPUs that they get
+/// beyond the nests become primary, and none goes through the reserve.
+fn impatience_warms(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &["--stats", "0.2", "--impatience", "0"], |sched| {
+        run_burst(guest, sched)?;
+        let counters = counters_of(&next_stats(sched)?);
+        let (impatient, grown) = (counters["nr_impatient"], counters["nr_grown"]);
+        let figures = format!("nr_impatient {impatient}, nr_grown {grown}");
+        check!(impatient > 0.0 && grown == 0.0, "{figures}");
+        Ok(figures)
+    })
+}
+
+/// Goal: a limit on the nest is one on what wake-ups choose, not on who may run.
+/// Method: the same burst with a limit of one CPU. Tasks wait for it, and cold CPUs are woken for
+/// them, all within the bound and a few ticks; `nr_forced` counts it.
+fn limited_nest_grows(guest: &mut Guest) -> CaseResult {
+    let cpus = guest.machine().cpus;
+    let args = ["--stats", "0.2", "--primary-max", "1", "--grow-us", "2000"];
+    scheduled(guest, &args, |sched| {
+        let found = run_burst(guest, sched)?;
+        let forced = counters_of(&next_stats(sched)?)["nr_forced"];
+        let figures = format!(
+            "{} of {cpus} CPUs in {:.1} ms, nr_forced {forced}; afterwards {} used",
+            found.spread_to,
+            found.spread_ms,
+            found.after.cpus()
+        );
+        let bound = 2.0 * growth_ms(cpus);
+        check!(
+            found.spread_to == cpus && found.spread_ms <= bound && forced > 0.0,
+            "not all within {bound} ms: {figures}"
+        );
+        check!(found.after.cpus() <= 2, "{figures}");
+        Ok(figures)
+    })
+}
+
+/// Files of sysfs that tell the strength of CPUs, replaced while this lives.
+struct Disguise {
+    files: Vec<String>,
+}
+
+impl Disguise {
+    /// Gives CPUs capacities; nothing where the kernel tells none.
+    fn capacities(cpus: &[usize], capacity: u32) -> Result<Self, Failure> {
+        let mut disguise = Self { files: Vec::new() };
+        for cpu in cpus {
+            let file = format!("/sys/devices/system/cpu/cpu{cpu}/cpu_capacity");
+            let mask = format!("/tmp/capacity-{cpu}");
+            if fs::metadata(&file).is_err() {
+                return Err(Failure::Skipped("this kernel tells no capacities".into()));
+            }
+            fs::write(&mask, format!("{capacity}\n"))?;
+            mount(
+                Some(mask.as_str()),
+                file.as_str(),
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+            .map_err(|error| format!("binding {mask} to {file}: {error}"))?;
+            disguise.files.push(file);
+        }
+        Ok(disguise)
+    }
+}
+
+impl Drop for Disguise {
+    fn drop(&mut self) {
+        for file in &self.files {
+            // The guest is of no use to later cases if this fails, and they will say so.
+            let _ = umount2(file.as_str(), MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// Goal: on a machine with strong and weak CPUs the nest is on the strong ones, or with `--energy`
+/// on the weak ones.
+/// Method: the files that tell the capacity of the first half of the CPUs are replaced in the
+/// guest's sysfs. Two tasks that sleep now and then use CPUs of the other half alone; with
+/// `--energy` those of the first.
+fn nest_begins_with_the_strongest(guest: &mut Guest) -> CaseResult {
+    let cpus = llc_cpus().concat();
+    let (weak, strong) = cpus.split_at(cpus.len() / 2);
+    let _disguise = Disguise::capacities(weak, 446)?;
+    let mut told = Vec::new();
+    for (args, expected) in [(&[][..], strong), (&["--energy"], weak)] {
+        told.push(scheduled(guest, args, |_| {
+            let found = usage(guest, &few(2))?;
+            let (inside, outside): (Vec<_>, Vec<_>) = found
+                .ran_us
+                .iter()
+                .partition(|(cpu, _)| expected.contains(cpu));
+            let sum = |part: &[(&usize, &u64)]| part.iter().map(|(_, ran)| **ran).sum::<u64>();
+            let (inside, outside) = (sum(&inside), sum(&outside));
+            let figures = format!("{args:?}: CPUs {expected:?} {inside} us, others {outside} us");
+            check!(inside > 99 * outside, "{figures}");
+            Ok(figures)
+        })?);
+    }
+    Ok(told.join("; "))
+}
+
+/// Goal: requests for performance are made, and the kernel takes them.
+/// Method: `--cpuperf max`, which does not ask whether the hardware listens: in a guest it never
+/// does. Busy CPUs ask for all there is; `nr_perf` counts it. With `off` nothing is asked.
+fn performance_is_asked(guest: &mut Guest) -> CaseResult {
+    let asked = |mode: &str| {
+        let mut asked = 0.0;
+        scheduled(guest, &["--stats", "0.2", "--cpuperf", mode], |sched| {
+            let load = guest.start_load("hogs", WHILE_NEEDED)?;
+            load.await_tasks()?;
+            thread::sleep(Duration::from_millis(500));
+            asked = counters_of(&next_stats(sched)?)["nr_perf"];
+            load.stop()?;
+            Ok(String::new())
+        })?;
+        Ok::<_, Failure>(asked)
+    };
+    let (max, off) = (asked("max")?, asked("off")?);
+    let cpus = guest.machine().cpus as f64;
+    check!(
+        max >= cpus && off == 0.0,
+        "{max} requests, {off} with `off`"
+    );
+    Ok(format!("{max} requests, {off} with `off`"))
+}
+
+/// What the throughput of a full machine may be below that of scx_vtime.
+const FULL: f64 = 0.02;
+
+/// Goal: a nest of the whole machine costs nothing.
+/// Method: one hog for each CPU, under the scheduler and under scx_vtime: the CPU time that they get
+/// together.
+fn full_machine_is_as_fast(guest: &mut Guest) -> CaseResult {
+    let hogs = hogs(&[("hog", "count = \"1/cpu\"")]);
+    let total = |report: Report| report.groups.iter().map(|group| group.share).sum::<f64>();
+    let vtime = Sched::spawn("scx_vtime", &[], None)?;
+    vtime
+        .wait_started()
+        .map_err(|end| describe("scx_vtime", "did not start", &end))?;
+    let reference = total(load(guest, &hogs, LOOK)?);
+    guest.stop(&vtime)?;
+    scheduled(guest, &[], |_| {
+        let ours = total(load(guest, &hogs, LOOK)?);
+        let figures = format!("{ours:.3} CPUs used, scx_vtime {reference:.3}");
+        check!(ours >= reference * (1.0 - FULL), "{figures}");
+        Ok(figures)
+    })
+}

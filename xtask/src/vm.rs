@@ -14,7 +14,7 @@ use nix::sys::termios::{self, SetArg, Termios};
 use rota_lab::job::{Event, Exec, Input, Job, Stream, TtySize};
 use rota_lab::kernel::{Spec, Store};
 use rota_lab::topology::Topology;
-use rota_lab::vm::{Verdict, Vm};
+use rota_lab::vm::{Clock, Verdict, Vm};
 
 use crate::context::Context;
 use crate::setup::{self, Group, Toolchain};
@@ -41,6 +41,12 @@ pub struct Args {
     /// Add words to the kernel's command line
     #[arg(long, value_name = "WORDS")]
     append: Option<String>,
+    /// Let time pass by instructions, each 2^SHIFT ns, instead of as on the host
+    #[arg(long, value_name = "SHIFT", value_parser = clap::value_parser!(u8).range(0..=10))]
+    icount: Option<u8>,
+    /// Another interleaving, with --icount
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "icount")]
+    seed: u64,
     /// Seconds after which the guest is ended
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     timeout: u64,
@@ -74,6 +80,10 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     let job = Job::Exec(job);
     let mut vm = Vm::new(&kernel, &args.topology, &programs, &job, dir.path());
     vm.files = guest_files(args.files)?;
+    if let Some(shift) = args.icount {
+        let seed = args.seed;
+        vm.clock = Clock::Counted { shift, seed };
+    }
     vm.append.extend(args.append);
     vm.limits.total = Duration::from_secs(args.timeout);
     vm.input = Some(read_stdin());

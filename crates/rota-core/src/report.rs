@@ -83,10 +83,13 @@ impl Ending {
     }
 }
 
+/// The reason for most restarts.
+pub const CPU_CAME_OR_WENT: &str = "a CPU came or went";
+
 /// Why the kernel asks for a restart.
 pub fn restart_reason(record: &ExitRecord) -> &'static str {
     match record.code.cast_unsigned() & RSN_MASK {
-        RSN_HOTPLUG => "a CPU came or went",
+        RSN_HOTPLUG => CPU_CAME_OR_WENT,
         RSN_CGROUP_OFFLINE => "its cgroup went",
         _ => "the kernel asks for it",
     }

@@ -291,6 +291,12 @@ impl<'a, 'w, P: Policy> Scheduler<'a, 'w, P> {
             opened.load(&self.kernel)
         })?;
         let mut attached = loaded.attach(&self.kernel)?;
+        // One that was on its way out while the machine was read was counted before, and so does
+        // not end the scheduler.
+        if attached.record().is_none() && !topology.is_current(&self.sysfs) {
+            drop(attached.detach());
+            return Ok(again(&mut self.hotplug, report::CPU_CAME_OR_WENT));
+        }
         if attached.record().is_none() {
             self.announce(&topology);
             if self.settings.common.fault == Some(Fault::Panic) {

@@ -127,6 +127,13 @@ impl Topology {
         Ok(())
     }
 
+    /// Whether the CPUs that are online below `sysfs` are those that this was read with. Where
+    /// nothing tells, they are.
+    pub fn is_current(&self, sysfs: &Path) -> bool {
+        let known = self.online().map(|cpu| cpu.id);
+        sysfs::online(sysfs).is_none_or(|online| known.eq(online))
+    }
+
     /// One more than the highest possible CPU number.
     pub fn nr_cpu_ids(&self) -> usize {
         self.cpus.last().map_or(0, |cpu| cpu.id + 1)

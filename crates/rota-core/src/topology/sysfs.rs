@@ -25,6 +25,12 @@ const PREFERENCES: [&str; 3] = [
 /// Cache levels times types of one CPU, with room to spare.
 const MAX_CACHE_INDEX: usize = 16;
 
+/// The CPUs that are online, if that is told.
+pub(super) fn online(sysfs: &Path) -> Option<Vec<usize>> {
+    let list = Reader::new(sysfs).list(&sysfs.join("devices/system/cpu/online"))?;
+    (!list.is_empty()).then_some(list)
+}
+
 pub(super) fn read(sysfs: &Path) -> Result<Topology, Error> {
     let mut reader = Reader::new(sysfs);
     let hotplug_seq = reader.hotplug_seq();

@@ -480,3 +480,13 @@ fn only_schedutil_takes_requests() {
     let tree = tree.each("4-7", "cpufreq/scaling_governor", "schedutil");
     assert!(tree.topology().takes_requests);
 }
+
+#[test]
+fn a_machine_that_has_changed_is_told_from_one_that_has_not() {
+    let tree = two_packages();
+    let topology = tree.topology();
+    assert!(topology.is_current(tree.0.path()));
+    tree.write("devices/system/cpu/online", "0-6\n");
+    assert!(!topology.is_current(tree.0.path()));
+    assert!(topology.is_current(Path::new("/nonexistent")));
+}

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
         .counted(),
     Case::new("shares_across_llcs", shares_across_llcs)
         .only(&["scx_llc"])
+        .limit_s(180)
         .min_llcs(2)
         .min_cpus(4)
         .counted(),
@@ -197,11 +198,11 @@ fn total(sched: &Sched, key: &str) -> Result<f64, Failure> {
 
 /// Goal: CPU time follows weight across LLCs, too.
 /// Method: weights from 25 to 400, the heavy ones all on the first LLC, the light ones on the last.
-/// After some seconds for the balancer, each task gets what its weight is worth on the whole
+/// After 5 s for the balancer, each task gets over 20 s what its weight is worth on the whole
 /// machine, within 5 % and a turn. The same without the balancer is told beside it.
 fn shares_across_llcs(guest: &mut Guest) -> CaseResult {
-    let without = off_by(guest, &["--balance-ms", "0"])?;
-    let with = off_by(guest, &[])?;
+    let without = off_by(guest, &["--balance-ms", "0"], Duration::from_secs(5))?;
+    let with = off_by(guest, &[], Duration::from_secs(20))?;
     let figures = format!(
         "{:.1} % off at most, {:.1} % without balancer",
         with * 100.0,
@@ -213,7 +214,7 @@ fn shares_across_llcs(guest: &mut Guest) -> CaseResult {
 }
 
 /// How far a task is from its feasible share at most, as a part of it, beyond a turn.
-fn off_by(guest: &Guest, args: &[&str]) -> Result<f64, Failure> {
+fn off_by(guest: &Guest, args: &[&str], length: Duration) -> Result<f64, Failure> {
     let llcs = llc_cpus();
     let (first, last_llc) = (&llcs[0], &llcs[llcs.len() - 1]);
     let all: Vec<usize> = llcs.concat();
@@ -232,7 +233,7 @@ fn off_by(guest: &Guest, args: &[&str]) -> Result<f64, Failure> {
     let mut worst = 0.0;
     let args = [args, &["--slice-us", "5000"]].concat();
     scheduled(guest, &args, |_| {
-        let load = guest.start_load(&text, Duration::from_secs(8))?;
+        let load = guest.start_load(&text, length)?;
         load.await_tasks()?;
         let places: [(&str, &[usize]); 5] = [
             ("w400", first),

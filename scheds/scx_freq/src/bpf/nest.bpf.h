@@ -56,6 +56,7 @@ struct nest_size primary_size, reserve_size;
 /* CPUs that idle. A hint: a claim asks the kernel, which knows. */
 struct rank_mask idle;
 
+/* How many CPUs of each core are primary. */
 static s32 nest_cores[MAX_CPUS];
 
 /* What each CPU does, and since when. */
@@ -104,7 +105,6 @@ static __always_inline bool nest_remove(struct rank_mask *nest, struct nest_size
 	return true;
 }
 
-/* How many CPUs of the core of @rank are primary. */
 static __always_inline s32 *nest_core(u32 rank)
 {
 	return &nest_cores[topology_cpus[rank_cpu(rank) & (MAX_CPUS - 1)].core & (MAX_CPUS - 1)];

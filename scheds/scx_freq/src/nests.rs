@@ -37,8 +37,12 @@ pub fn rank(
             .find(|its| its.id == cpu)
             .map(|its| its.llc)
     };
+    let capacity = |cpu: usize| topology.capacity(cpu);
     for (rank, &cpu) in ranking.iter().enumerate() {
         rodata.rank_cpus[rank] = cpu as u16;
+        if capacity(cpu) == capacity(ranking[0]) {
+            rodata.preferred.words[rank / 64] |= 1 << (rank % 64);
+        }
         rodata.cpu_ranks[cpu] = rank as u16;
         let next = ranking[rank..]
             .iter()

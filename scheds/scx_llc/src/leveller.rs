@@ -67,10 +67,7 @@ impl Leveller {
         interval: Duration,
         half_life: Duration,
     ) -> Self {
-        let strength = |id: usize| {
-            let cpu = topology.cpus.iter().find(|cpu| cpu.id == id);
-            cpu.map_or(0.0, |cpu| f64::from(cpu.capacity) / f64::from(MAX_CAPACITY))
-        };
+        let strength = |id| f64::from(topology.capacity(id)) / f64::from(MAX_CAPACITY);
         let highest = topology.nr_cpu_ids();
         let nodes: Vec<usize> = (shards.iter())
             .map(|shard| topology.llcs[shard.llc].node)

@@ -144,6 +144,12 @@ impl Topology {
         self.cpus.iter().filter(|cpu| cpu.online)
     }
 
+    /// The strength of a CPU, 1..=[`MAX_CAPACITY`]; 0 of one that cannot be.
+    pub fn capacity(&self, cpu: usize) -> u32 {
+        let found = self.cpus.binary_search_by_key(&cpu, |its| its.id);
+        found.map_or(0, |index| self.cpus[index].capacity)
+    }
+
     /// Threads of the core that has most, 1 without SMT.
     pub fn smt(&self) -> usize {
         self.cores.iter().map(Vec::len).max().unwrap_or(1)

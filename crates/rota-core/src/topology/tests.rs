@@ -223,6 +223,7 @@ fn capacities_are_scaled_to_the_strongest() {
     let topology = tree.topology();
     assert_eq!(topology.cpus[0].capacity, MAX_CAPACITY);
     assert_eq!(topology.cpus[7].capacity, 446);
+    assert_eq!((topology.capacity(7), topology.capacity(8)), (446, 0));
     assert!(topology.to_string().ends_with("capacities 446 to 1024"));
 }
 

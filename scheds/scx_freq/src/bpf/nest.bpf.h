@@ -33,6 +33,9 @@ volatile u32 impatience = 2;		/* wake-ups that missed the CPU they wanted */
 /* Whole cores before their second threads. */
 const volatile bool whole_cores = true;
 
+/* The CPUs of the class that is preferred: the strongest, or the most efficient. */
+const volatile struct rank_mask preferred;
+
 /* How many idle CPUs of a word of a set are tried that a task may not use, or loses to another. */
 #define NEST_TRIES	16
 
@@ -226,6 +229,37 @@ __noinline u32 nest_claim_best(struct task_struct *p __arg_trusted, u32 set, boo
 	return RANK_NONE;
 }
 
+/*
+ * Claim the best idle CPU of the preferred class that the nest does not use. One
+ * that it does use stays with who belongs there. The rank, or RANK_NONE.
+ */
+__noinline u32 nest_claim_preferred(struct task_struct *p __arg_trusted)
+{
+	u32 word, try;
+
+	bpf_for(word, 0, (nr_ranks + 63) / 64) {
+		u64 bits = ~rank_word(&primary, word) & rank_word(&idle, word) &
+			   rank_word((const struct rank_mask *)&preferred, word);
+
+		bpf_for(try, 0, NEST_TRIES) {
+			u32 rank = word * 64 + bit_lowest(bits);
+
+			if (!bits)
+				break;
+			bits &= bits - 1;
+			if (nest_claim(p, rank, NEST_REST, whole_cores))
+				return rank;
+		}
+	}
+	return RANK_NONE;
+}
+
+/* Is the CPU of @rank one of a lesser class? */
+static __always_inline bool nest_is_lesser(u32 rank)
+{
+	return rank != RANK_NONE && !rank_in((const struct rank_mask *)&preferred, rank);
+}
+
 /* How far to look, and for whom. */
 #define NEST_GROW	1	/* beyond the primary nest */
 #define NEST_IMPATIENT	2
@@ -252,6 +286,9 @@ __noinline u32 nest_find(struct task_struct *p __arg_trusted, u32 attached, u32 
 	bool cores = whole_cores && nr_threads > 1;
 	u32 shared = cores ? NEST_SHARED : 0;
 
+	/* A nest that began on weak CPUs moves to strong ones once some are free. */
+	if (how & NEST_GROW && nest_is_lesser(prev))
+		__nest_try(nest_claim_preferred(p), 0);
 	if (cores) {
 		__nest_try(nest_claim_own(p, attached, prev, NEST_PRIMARY, true), 0);
 		if (how == (NEST_GROW | NEST_IMPATIENT)) {

@@ -18,8 +18,8 @@ use super::session::{load, next_stats, scheduled};
 use super::shares::hogs;
 use crate::check;
 use crate::guest::{
-    CaseResult, Failure, Guest, Load, Sched, Trace, Usage, all_pids, counters_of, describe,
-    llc_cpus,
+    CaseResult, Failure, Guest, History, Load, Sched, Trace, Usage, all_pids, counters_of,
+    describe, llc_cpus, tasks_of,
 };
 
 pub const CASES: &[Case] = &[
@@ -67,6 +67,9 @@ const COMPACT: f64 = 1.15;
 /// An emulated CPU stands still while others run, for a tick or two: what is cold or late after 2 ms
 /// on a real machine is so after more than that.
 const PATIENT: [&str; 4] = ["--remove-us", "8000", "--grow-us", "20000"];
+/// CPUs that are used are counted in pieces of this length, and averaged: where a kernel thread
+/// stands still with its CPU, a task moves for good, and uses no more CPUs for that.
+const PIECE_US: u64 = 100_000;
 /// What passes before CPUs are counted.
 const WARM: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
@@ -83,39 +86,30 @@ fn few_tasks_few_cpus(guest: &mut Guest) -> CaseResult {
         .into_iter()
         .chain([("script".to_owned(), SCRIPT.to_owned())])
         .collect();
-    let all = |guest: &Guest| -> Result<Vec<Usage>, Failure> {
+    let all = |guest: &Guest| -> Result<Vec<Spread>, Failure> {
         loads
             .iter()
-            .map(|(_, workload)| usage(guest, workload))
+            .map(|(_, workload)| spread(guest, workload))
             .collect()
     };
     let eevdf = all(guest)?;
     scheduled(guest, &PATIENT, |_| {
         let ours = all(guest)?;
-        let tell = |usage: &Usage| {
-            let all: u64 = usage.ran_us.values().sum();
-            let parts = usage.ran_us.values().map(|ran| ran * 100 / all.max(1));
-            let parts: Vec<String> = parts.map(|part| part.to_string()).collect();
-            format!(
-                "{} CPUs for {:.2} runnable ({} %)",
-                usage.cpus(),
-                usage.mean_runnable(),
-                parts.join(" ")
-            )
-        };
+        let tell =
+            |found: &Spread| format!("{:.1} CPUs for {:.2} runnable", found.cpus, found.runnable);
         let figures: Vec<String> = (loads.iter().zip(ours.iter().zip(&eevdf)))
             .map(|((name, _), (ours, eevdf))| {
                 format!("{name}: {}, EEVDF {}", tell(ours), tell(eevdf))
             })
             .collect();
         let figures = figures.join("; ");
-        for ((name, _), usage) in loads.iter().zip(&ours) {
-            let needed = usage.mean_runnable().ceil().max(1.0);
+        for ((name, _), found) in loads.iter().zip(&ours) {
+            let needed = found.runnable.ceil().max(1.0);
             let most = match name.as_str() {
                 "script" => needed.max(2.0) + 1.0,
                 _ => needed * COMPACT,
             };
-            check!(usage.cpus() as f64 <= most, "{figures}");
+            check!(found.cpus <= most, "{figures}");
         }
         Ok(figures)
     })
@@ -152,16 +146,37 @@ impl Traced {
         })
     }
 
-    /// What its tasks used in each of these times.
-    fn finish(self, times: &[(u64, u64)]) -> Result<Vec<Usage>, Failure> {
+    /// Ends it; what happened.
+    fn finish(self) -> Result<History, Failure> {
         let report = self.load.stop()?;
         check!(report.errors.is_empty(), "{}", report.errors.join("; "));
-        let history = self.trace.finish()?;
-        Ok(times
-            .iter()
-            .map(|time| history.usage(&self.others, *time))
-            .collect())
+        Ok(self.trace.finish()?)
     }
+}
+
+/// How many CPUs tasks used at a time, and how many of them were runnable, on average.
+struct Spread {
+    cpus: f64,
+    runnable: f64,
+}
+
+/// How the tasks of a workload are spread once they are warm.
+fn spread(guest: &Guest, workload: &str) -> Result<Spread, Failure> {
+    let traced = Traced::start(guest, workload)?;
+    thread::sleep(WARM);
+    let from = Trace::now_us();
+    thread::sleep(LOOK);
+    let pieces = (Trace::now_us() - from) / PIECE_US;
+    let piece = |index| (from + index * PIECE_US, from + (index + 1) * PIECE_US);
+    let others = traced.others.clone();
+    let history = traced.finish()?;
+    let look = |index| history.usage(&others, piece(index));
+    let found: Vec<Usage> = (0..pieces).map(look).collect();
+    let mean = |value: fn(&Usage) -> f64| found.iter().map(value).sum::<f64>() / pieces as f64;
+    Ok(Spread {
+        cpus: mean(|usage| usage.cpus() as f64),
+        runnable: mean(Usage::mean_runnable),
+    })
 }
 
 /// What the tasks of a workload use once they are warm.
@@ -170,8 +185,8 @@ fn usage(guest: &Guest, workload: &str) -> Result<Usage, Failure> {
     thread::sleep(WARM);
     let from = Trace::now_us();
     thread::sleep(LOOK);
-    let mut found = traced.finish(&[(from, Trace::now_us())])?;
-    Ok(found.remove(0))
+    let (others, time) = (traced.others.clone(), (from, Trace::now_us()));
+    Ok(traced.finish()?.usage(&others, time))
 }
 
 /// The bound on waiting for a warm CPU, in milliseconds, and options that set it.
@@ -194,68 +209,89 @@ fn burst(cpus: usize) -> String {
     )
 }
 
-/// A burst under the scheduler: when each CPU was first used in it, and what was used afterwards.
+/// A burst: how its tasks got CPUs, and what was used afterwards.
 struct Burst {
-    /// From the first task of the burst that got a CPU to the last CPU that got one, in
-    /// milliseconds, and how many CPUs there were.
-    spread_ms: f64,
-    spread_to: usize,
-    /// From 50 ms after the end on.
+    /// CPUs that were used in it.
+    cpus: usize,
+    /// The longest time for which a task waited beside an idle CPU, in milliseconds.
+    wait_ms: f64,
+    /// What was used from 200 ms after the end on.
     after: Usage,
+    /// CPUs of both nests then; 0 without any.
     nest: f64,
 }
 
-fn run_burst(guest: &Guest, sched: &Sched) -> Result<Burst, Failure> {
-    let cpus = guest.machine().cpus;
-    let traced = Traced::start(guest, &burst(cpus))?;
-    let begin = Trace::now_us();
+impl std::fmt::Display for Burst {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} CPUs, {:.1} ms beside an idle one",
+            self.cpus, self.wait_ms
+        )
+    }
+}
+
+fn run_burst(guest: &Guest, sched: Option<&Sched>) -> Result<Burst, Failure> {
+    let online = guest.online();
+    let traced = Traced::start(guest, &burst(online.len()))?;
+    let tasks = tasks_of(traced.load.program().pid()).into_iter();
+    let allowed = tasks.map(|task| (task.pid, online.clone())).collect();
+    // The burst begins 600 ms after its tasks were let go, which was just before.
+    let due = Trace::now_us() + 550_000;
     thread::sleep(Duration::from_millis(1800));
     let end = Trace::now_us();
     thread::sleep(Duration::from_millis(200));
+    let nest = sched.map(nest_size).transpose()?.unwrap_or_default();
+    let others = traced.others.clone();
+    let history = traced.finish()?;
+    let time = (due, due + 500_000);
+    let waits = history.idleness(&online, &allowed, time);
+    Ok(Burst {
+        cpus: history.usage(&others, time).cpus(),
+        wait_ms: waits.longest_us as f64 / 1e3,
+        after: history.usage(&others, (end, end + 200_000)),
+        nest,
+    })
+}
+
+/// CPUs of both nests.
+fn nest_size(sched: &Sched) -> Result<f64, Failure> {
     let stats = next_stats(sched)?;
     let size = |name: &str| stats["nests"][name]["cpus"].as_f64();
-    let nest = size("primary")
-        .zip(size("reserve"))
-        .map(|(primary, reserve)| primary + reserve);
-    // The burst is due 600 ms after its tasks were let go, which was just before `begin`.
-    let due = begin + 550_000;
-    let found = traced.finish(&[(due, due + 500_000), (end, end + 200_000)])?;
-    let mut firsts: Vec<u64> = found[0].first_us.values().copied().collect();
-    firsts.sort_unstable();
-    // Where the lasting task ran was used before.
-    let second = firsts.get(1).copied().unwrap_or_default();
-    let last = firsts.last().copied().unwrap_or_default();
-    Ok(Burst {
-        spread_ms: last.saturating_sub(second) as f64 / 1e3,
-        spread_to: firsts.len(),
-        after: found[1].clone(),
-        nest: nest.ok_or("no sizes of nests are told")?,
-    })
+    let both = size("primary").zip(size("reserve"));
+    let both = both.map(|(primary, reserve)| primary + reserve);
+    both.ok_or_else(|| "no sizes of nests are told".into())
 }
 
 /// Goal: the nest never costs work conservation, and lets go of what is no longer used.
 /// Method: beside a task that sleeps now and then, one more for each other CPU begins at once and
-/// ends after a second. All CPUs are used within the bound on waiting; 300 ms after the end the
-/// nest has two CPUs at most, and the task that is left runs there.
+/// ends after a second. All CPUs are used, and none idles beside a task that waits for longer than
+/// the bound; 300 ms after the end the nest has two CPUs at most, and the task that is left runs
+/// there. EEVDF's figures beside.
 fn nest_grows_and_shrinks(guest: &mut Guest) -> CaseResult {
     let cpus = guest.machine().cpus;
+    let eevdf = run_burst(guest, None)?;
     scheduled(guest, &["--stats", "0.2"], |sched| {
-        let found = run_burst(guest, sched)?;
+        let found = run_burst(guest, Some(sched))?;
         let figures = format!(
-            "{} of {cpus} CPUs in {:.1} ms; afterwards {} used, nest of {}",
-            found.spread_to,
-            found.spread_ms,
+            "{found}, EEVDF {eevdf}; afterwards {} used, nest of {}",
             found.after.cpus(),
             found.nest
         );
-        let bound = growth_ms(cpus);
-        check!(
-            found.spread_to == cpus && found.spread_ms <= bound,
-            "not all within {bound} ms: {figures}"
-        );
+        check_grown(&found, cpus, 1.0, &figures)?;
         check!(found.after.cpus() <= 2 && found.nest <= 2.0, "{figures}");
         Ok(figures)
     })
+}
+
+/// All CPUs are used, within so many times the bound.
+fn check_grown(found: &Burst, cpus: usize, times: f64, figures: &str) -> Result<(), Failure> {
+    let bound = times * growth_ms(cpus);
+    check!(
+        found.cpus == cpus && found.wait_ms <= bound,
+        "not all within {bound} ms: {figures}"
+    );
+    Ok(())
 }
 
 /// Goal: impatient tasks make a CPU warm at once.
@@ -263,7 +299,7 @@ fn nest_grows_and_shrinks(guest: &mut Guest) -> CaseResult {
 /// beyond the nests become primary, and none goes through the reserve.
 fn impatience_warms(guest: &mut Guest) -> CaseResult {
     scheduled(guest, &["--stats", "0.2", "--impatience", "0"], |sched| {
-        run_burst(guest, sched)?;
+        run_burst(guest, Some(sched))?;
         let counters = counters_of(&next_stats(sched)?);
         let (impatient, grown) = (counters["nr_impatient"], counters["nr_grown"]);
         let figures = format!("nr_impatient {impatient}, nr_grown {grown}");
@@ -274,25 +310,17 @@ fn impatience_warms(guest: &mut Guest) -> CaseResult {
 
 /// Goal: a limit on the nest is one on what wake-ups choose, not on who may run.
 /// Method: the same burst with a limit of one CPU. Tasks wait for it, and cold CPUs are woken for
-/// them, all within the bound and a few ticks; `nr_forced` counts it.
+/// them, a few at each tick, all within twice the bound; `nr_forced` counts it.
 fn limited_nest_grows(guest: &mut Guest) -> CaseResult {
     let cpus = guest.machine().cpus;
     let args = ["--stats", "0.2", "--primary-max", "1", "--grow-us", "2000"];
     scheduled(guest, &args, |sched| {
-        let found = run_burst(guest, sched)?;
+        let found = run_burst(guest, Some(sched))?;
         let forced = counters_of(&next_stats(sched)?)["nr_forced"];
-        let figures = format!(
-            "{} of {cpus} CPUs in {:.1} ms, nr_forced {forced}; afterwards {} used",
-            found.spread_to,
-            found.spread_ms,
-            found.after.cpus()
-        );
-        let bound = 2.0 * growth_ms(cpus);
-        check!(
-            found.spread_to == cpus && found.spread_ms <= bound && forced > 0.0,
-            "not all within {bound} ms: {figures}"
-        );
-        check!(found.after.cpus() <= 2, "{figures}");
+        let used = found.after.cpus();
+        let figures = format!("{found}, nr_forced {forced}; afterwards {used} used");
+        check_grown(&found, cpus, 2.0, &figures)?;
+        check!(forced > 0.0 && used <= 2, "{figures}");
         Ok(figures)
     })
 }

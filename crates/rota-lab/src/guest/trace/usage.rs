@@ -19,8 +19,6 @@ pub struct Usage {
     pub runnable_us: u64,
     /// Context switches on all CPUs, whoever's.
     pub switches: u64,
-    /// When each CPU was first seen to run one of them, on the monotonic clock in microseconds.
-    pub first_us: BTreeMap<usize, u64>,
 }
 
 impl Usage {
@@ -56,15 +54,8 @@ impl History {
             |usage: &mut Usage, running: &BTreeMap<usize, i32>, waiting: usize, to| {
                 let passed: u64 = to - now_us;
                 now_us = to;
-                for cpu in running
-                    .iter()
-                    .filter(|(_, pid)| counts(**pid))
-                    .map(|(cpu, _)| *cpu)
-                {
-                    if passed > 0 {
-                        usage.first_us.entry(cpu).or_insert(to - passed);
-                    }
-                    *usage.ran_us.entry(cpu).or_default() += passed;
+                for (cpu, _) in running.iter().filter(|(_, pid)| counts(**pid)) {
+                    *usage.ran_us.entry(*cpu).or_default() += passed;
                     usage.runnable_us += passed;
                 }
                 usage.runnable_us += passed * waiting as u64;
@@ -129,7 +120,6 @@ mod tests {
         let usage = history.usage(&[9].into(), (0, 100));
         assert_eq!(usage.ran_us, [(0, 30 + 60), (1, 40)].into());
         assert_eq!(usage.runnable_us, 90 + 40 + 20 + 20);
-        assert_eq!(usage.first_us, [(0, 10), (1, 60)].into());
         assert_eq!((usage.cpus(), usage.switches), (2, 4));
         let later = history.usage(&[9].into(), (50, 60));
         assert_eq!(later.ran_us, [(0, 10)].into());

@@ -86,7 +86,7 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 	struct task_memo *memo = task_memo(p);
 	u32 prev = cpu_rank(prev_cpu), attached = memo->attached ? memo->attached - 1 : RANK_NONE;
 	bool impatient = memo->nr_misses >= impatience, shared = false;
-	s32 waker = bpf_get_smp_processor_id();
+	s32 waker = bpf_get_smp_processor_id(), busy = -1;
 	u32 rank = RANK_NONE;
 
 	if (wake_flags & SCX_WAKE_SYNC && wait_for_waker(p, waker)) {
@@ -99,11 +99,15 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 		}
 	}
 	if (rank == RANK_NONE) {
-		rank = nest_find(p, attached, prev, (wait_for_nest(p) ? 0 : NEST_GROW) |
+		busy = wait_for_nest(p);
+		rank = nest_find(p, attached, prev, (busy < 0 ? NEST_GROW : 0) |
 				 (impatient ? NEST_IMPATIENT : 0));
 		shared = rank & NEST_SHARED;
 		rank &= ~NEST_SHARED;
 	}
+	/* An idle CPU would look into the queue for being chosen. */
+	if (rank == RANK_NONE && busy >= 0)
+		return busy;
 	if (rank == RANK_NONE)
 		return bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) ?
 			prev_cpu : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
@@ -144,7 +148,7 @@ OP(void, freq, enqueue, struct task_struct *p, u64 enq_flags)
 		return;
 	/* select_cpu() looked for an idle CPU and has left it to wait; or nobody looked. */
 	rank = compat_cpu_selected(enq_flags) ? RANK_NONE : ~NEST_SHARED &
-	       nest_find(p, RANK_NONE, cpu_rank(task_cpu(p)), wait_for_nest(p) ? 0 : NEST_GROW);
+	       nest_find(p, RANK_NONE, cpu_rank(task_cpu(p)), wait_for_nest(p) < 0 ? NEST_GROW : 0);
 	if (rank == RANK_NONE) {
 		wait_begin(p);
 		return;

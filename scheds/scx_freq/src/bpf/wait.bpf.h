@@ -32,30 +32,34 @@ static __always_inline void wait_begin(struct task_struct *p)
 }
 
 /*
- * The primary nest is as large as it may be, for @p, which may run there, and
- * worth to wait for: it is not in the hands of real-time tasks.
+ * A CPU to wait for, if the primary nest is as large as it may be for @p, which
+ * may run there: one that runs a task of ours, or -1 if there is none, because a
+ * nest in the hands of real-time tasks is not worth to wait for.
  */
-static __always_inline bool wait_for_nest(const struct task_struct *p)
+static __always_inline s32 wait_for_nest(const struct task_struct *p)
 {
 	u32 try, word = 0;
 	u64 bits;
 
 	if (!grow_ns || !primary_max || primary_size.nr < primary_max ||
 	    (u32)p->nr_cpus_allowed < nr_ranks)
-		return false;
+		return -1;
 	bits = rank_word(&primary, 0);
 	bpf_for(try, 0, MAX_CPUS + RANK_WORDS) {
+		s32 cpu;
+
 		if (!bits) {
 			if (++word >= RANK_WORDS || word * 64 >= nr_ranks)
 				break;
 			bits = rank_word(&primary, word);
 			continue;
 		}
-		if (nest_cpu(rank_cpu(word * 64 + bit_lowest(bits)))->ours)
-			return true;
+		cpu = rank_cpu(word * 64 + bit_lowest(bits));
+		if (nest_cpu(cpu)->ours)
+			return cpu;
 		bits &= bits - 1;
 	}
-	return false;
+	return -1;
 }
 
 /* The waker, of ours and about to sleep, leaves a warm CPU to @p, and nobody waits for it yet. */

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -124,7 +125,8 @@ fn build(
     let mut command = cx.cargo();
     tools.apply(&mut command);
     let own = env::var("RUSTFLAGS").unwrap_or_default();
-    let flags = tools.static_flags(&cx.target_dir.join("rota"))?;
+    let mut flags = tools.static_flags(&cx.target_dir.join("rota"))?;
+    flags.extend(cx.path_flags());
     command.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(&own, &flags));
     command.args([
         "build",
@@ -203,12 +205,21 @@ fn place(source: &Path, path: &Path) -> Result<()> {
         .with_context(|| format!("copying {} to {}", source.display(), path.display()))
 }
 
-/// Refuses a program that is not static or, as a released scheduler, too large.
+/// Refuses a program that is not static, that names a path of this machine or, as a released
+/// scheduler, is too large.
 fn check(cx: &Context, program: &Program, profile: Profile) -> Result<()> {
     if !elf::is_static(&program.path)? {
         bail!("{} is not a static program", program.path.display());
     }
     let bytes = fs::metadata(&program.path)?.len();
+    if profile == Profile::Release {
+        let data = fs::read(&program.path)?;
+        for dir in [&cx.root, &cx.target_dir] {
+            if memchr::memmem::find(&data, dir.as_os_str().as_bytes()).is_some() {
+                bail!("{} has the path {} in it", program.name, dir.display());
+            }
+        }
+    }
     let scheduler = cx.schedulers.contains(&program.name);
     if scheduler && profile == Profile::Release && bytes >= SCHEDULER_MAX_BYTES {
         let most = ui::size(SCHEDULER_MAX_BYTES);

@@ -2,7 +2,7 @@
 //! What every command knows about the workspace, read from `cargo metadata`.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
@@ -57,6 +57,22 @@ impl Context {
             }
         }
         command
+    }
+
+    /// Flags for rustc that write every path of this machine as one that is the same everywhere, so
+    /// that programs are the same wherever they are built.
+    pub fn path_flags(&self) -> Vec<String> {
+        let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let cargo_home = cargo_home.or_else(|| Some(env::home_dir()?.join(".cargo")));
+        let map = |from: &Path, to: &str| format!("--remap-path-prefix={}={to}", from.display());
+        // Of several that fit, rustc takes the last: the target directory is in the workspace.
+        let mut flags: Vec<String> = cargo_home
+            .map(|home| map(&home, "cargo"))
+            .into_iter()
+            .collect();
+        flags.push(map(&self.root, "rota"));
+        flags.push(map(&self.target_dir, "target"));
+        flags
     }
 
     /// Checks that `name` is one of the schedulers.

@@ -24,7 +24,9 @@ use std::{env, fs, process};
 use anyhow::{Context, Result};
 use libbpf_cargo::SkeletonBuilder;
 
-/// Where `bpf-common`'s headers stand relative to this crate.
+/// The workspace, as seen from this crate.
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+/// Where `bpf-common`'s headers stand.
 const INCLUDE_DIR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bpf-common/include");
 
 /// Build the BPF side of the policy called `name` and the Rust glue around it.
@@ -86,6 +88,7 @@ fn clang_args(arch: &str) -> Vec<String> {
         "powerpc64" => "powerpc",
         other => other,
     };
+    let root = fs::canonicalize(ROOT).unwrap_or_else(|_| ROOT.into());
     vec![
         "-O2".into(),
         "-mcpu=v3".into(),
@@ -93,6 +96,9 @@ fn clang_args(arch: &str) -> Vec<String> {
         "-Werror".into(),
         format!("-D__TARGET_ARCH_{arch}"),
         format!("-I{INCLUDE_DIR}"),
+        // The kernel is told the name of each source file: the same one wherever it is built.
+        format!("-fdebug-prefix-map={ROOT}=rota"),
+        format!("-fdebug-prefix-map={}=rota", root.display()),
     ]
 }
 

@@ -3,6 +3,7 @@
 //! point in waiting any longer.
 
 mod console;
+mod host_cpu;
 mod image;
 mod interrupt;
 mod qemu;

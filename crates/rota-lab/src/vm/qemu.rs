@@ -10,9 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
+use nix::sched::sched_setaffinity;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 
+use super::host_cpu::HostCpu;
 use super::tsc;
 use crate::error::{Error, Result};
 use crate::topology::Topology;
@@ -59,7 +62,8 @@ pub enum Clock {
     /// As on the host; no two runs are alike.
     #[default]
     Host,
-    /// Virtual: a fixed time for each instruction, so that a run depends on nothing but its seed.
+    /// Virtual: a fixed time for each instruction, so that a run depends on nothing but its seed. The
+    /// guest gets one CPU of the host.
     Counted {
         /// An instruction takes 2^shift ns.
         shift: u8,
@@ -169,10 +173,24 @@ impl Machine<'_> {
             .stderr(Stdio::piped());
         // A terminal's ^C is for the host program alone, which then ends the guest in order.
         command.process_group(0);
-        // SAFETY: the closure only makes a system call, which is allowed between fork and exec.
-        unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)) };
+        let host_cpu = match self.clock {
+            Clock::Counted { .. } => HostCpu::lease(),
+            Clock::Host => None,
+        };
+        let affinity = host_cpu.as_ref().map(HostCpu::set);
+        let prepare = move || {
+            if let Some(cpus) = &affinity {
+                sched_setaffinity(Pid::from_raw(0), cpus)?;
+            }
+            prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
+        };
+        // SAFETY: the closure only makes system calls, which is allowed between fork and exec.
+        unsafe { command.pre_exec(prepare) };
         let child = command.spawn().map_err(|error| qemu_error(&error))?;
-        Ok(Process { child })
+        Ok(Process {
+            child,
+            _host_cpu: host_cpu,
+        })
     }
 }
 
@@ -200,6 +218,8 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 pub struct Process {
     /// The process and its pipes.
     pub child: Child,
+    /// Where it runs, if that is one CPU alone.
+    _host_cpu: Option<HostCpu>,
 }
 
 impl Drop for Process {

@@ -273,7 +273,8 @@ fn worst_share(report: &Report) -> f64 {
 
 /// Goal: a task that wakes in a crowded LLC goes where whole cores idle.
 /// Method: three hogs for each CPU of the first LLC, which may not leave it, and sleepers that may,
-/// after they began there. They are spilled, and nearly all their runs are on the last LLC.
+/// after they began there. They are spilled (or a CPU of the last LLC comes for them, so it is tried
+/// several times), and nearly all their runs are on the last LLC.
 fn crowded_llc_spills(guest: &mut Guest) -> CaseResult {
     let llcs = llc_cpus();
     let (first, last_llc) = (&llcs[0], &llcs[llcs.len() - 1]);
@@ -288,8 +289,10 @@ fn crowded_llc_spills(guest: &mut Guest) -> CaseResult {
         let load = guest.start_load(&workload, WHILE_NEEDED)?;
         load.await_tasks()?;
         let both: Vec<usize> = first.iter().chain(last_llc).copied().collect();
-        place(&load, &[("few", first)], &both)?;
-        thread::sleep(Duration::from_secs(2));
+        for _ in 0..5 {
+            place(&load, &[("few", first)], &both)?;
+            thread::sleep(Duration::from_millis(200));
+        }
         let away = hogs_on(&load, last_llc)?;
         load.stop()?;
         let spilled = counters_of(&next_stats(sched)?)["nr_spilled"];

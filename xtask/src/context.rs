@@ -59,6 +59,16 @@ impl Context {
         command
     }
 
+    /// The compiler that [`Self::cargo`] uses.
+    pub fn rustc(&self) -> PathBuf {
+        let beside_cargo =
+            || Some(self.cargo.with_file_name("rustc")).filter(|file| file.is_file());
+        let chosen = env::var_os("RUSTC").map(PathBuf::from);
+        chosen
+            .or_else(beside_cargo)
+            .unwrap_or_else(|| "rustc".into())
+    }
+
     /// Flags for rustc that write every path of this machine as one that is the same everywhere, so
     /// that programs are the same wherever they are built.
     pub fn path_flags(&self) -> Vec<String> {

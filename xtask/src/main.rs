@@ -3,6 +3,7 @@
 
 mod build_all;
 mod context;
+mod cost;
 mod elf;
 mod install;
 mod kernel;
@@ -48,6 +49,7 @@ enum Command {
     Install(install::Args),
     Tidy(tidy::Args),
     Vm(vm::Args),
+    Cost(cost::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,5 +73,6 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Install(args) => install::run(args, &cx),
         Command::Tidy(args) => tidy::run(args, &cx),
         Command::Vm(args) => vm::run(args, &cx),
+        Command::Cost(args) => cost::run(args, &cx),
     }
 }

@@ -191,6 +191,11 @@ impl Toolchain {
         Ok(Self { clang, libelf })
     }
 
+    /// The compiler of the BPF side.
+    pub fn clang(&self) -> &Path {
+        &self.clang
+    }
+
     /// Tells `command` (cargo) which clang compiles BPF.
     pub fn apply(&self, command: &mut Command) {
         command.env("BPF_CLANG", &self.clang);

@@ -3,22 +3,23 @@
 //!
 //! First what needs no VM: format, clippy, tidy, unit tests. Then the lab boots its cells, a cell
 //! being a kernel, a topology and a scheduler. The closing line counts the tests of both, and each
-//! of the other steps (format, clippy, tidy, builds, kernels) as one.
+//! of the other steps (format, clippy, tidy, builds, kernels) as one; cost counts schedulers.
 
 mod lab;
 mod tally;
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use rota_lab::kernel::Store;
 
 use crate::build_all;
 use crate::context::Context;
 use crate::kernels::{self, Prefetch};
 use crate::setup::{self, Group, Toolchain};
-use crate::{step, stop, tidy};
+use crate::{cost, step, stop, tidy};
 use tally::{Counts, Tally};
 
 /// Check format, lints and house rules, run the unit tests and the lab
@@ -124,11 +125,15 @@ fn with_vms(
         Ok(Counts::ONE_PASSED)
     });
     let mut ready = Vec::new();
+    let mut measured_on = None;
     tally.step("kernels", |task| {
         let mut counts = Counts::default();
         for (spec, result) in prefetch.finish(task) {
             match result {
-                Ok(_) => {
+                Ok(kernel) => {
+                    if spec == cost::kernel() {
+                        measured_on = Some(kernel);
+                    }
                     ready.push(spec);
                     counts.passed += 1;
                 }
@@ -140,6 +145,23 @@ fn with_vms(
         }
         Ok(counts)
     });
+    if !plan.narrows() {
+        tally.step("cost", |task| {
+            let kernel = measured_on.as_ref().context("it needs its kernel")?;
+            let programs: Vec<PathBuf> = programs
+                .iter()
+                .map(|program| program.path.clone())
+                .collect();
+            Ok(match cost::check(cx, tools, &programs, kernel, task)? {
+                cost::Verdicts::Compared { passed, failed } => Counts {
+                    passed,
+                    failed,
+                    skipped: 0,
+                },
+                cost::Verdicts::NotComparable => Counts::ONE_SKIPPED,
+            })
+        });
+    }
     tally.step("lab", |task| {
         if programs.is_empty() || ready.is_empty() {
             bail!("it needs the programs and a kernel");

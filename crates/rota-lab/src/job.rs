@@ -27,6 +27,8 @@ pub enum Job {
     Compare(Compare),
     /// Run lab cases for one scheduler.
     Cases(Cases),
+    /// Measure what a scheduler costs.
+    Cost(Cost),
 }
 
 /// Run one command and pass on its output and exit code.
@@ -77,6 +79,14 @@ pub struct Cases {
     pub seed: u64,
 }
 
+/// Measure what one scheduler costs, in a guest with one CPU online where an instruction takes a
+/// nanosecond.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Its binary in [`BIN_DIR`]; nothing for the kernel's own scheduler.
+    pub sched: Option<String>,
+}
+
 /// One line from the guest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -120,6 +130,8 @@ pub enum Event {
     },
     /// The comparison is done.
     Compared(Box<Compared>),
+    /// What a scheduler costs.
+    Costs(Costs),
     /// A lab case starts.
     CaseStarted {
         /// Its name.
@@ -277,6 +289,27 @@ pub struct Compared {
     pub detach_ms: f64,
     /// From the scheduler's start to its "started" line.
     pub attach_ms: f64,
+}
+
+/// What a scheduler costs. An operation is what rota-load counts, with all that the kernel does for
+/// it, ticks included.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
+    /// Instructions for a round trip of a byte through two pipes: two wake-ups, two switches.
+    pub pipe: f64,
+    /// Instructions for a message of a sender in a crowd of them.
+    pub messaging: f64,
+    /// Instructions for a call of each BPF program of the scheduler, kfuncs included, while both of
+    /// these run. The names are those of the programs, without the policy's prefix.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub callbacks: BTreeMap<String, f64>,
+    /// Milliseconds (10^6 instructions, or idle time) from the scheduler's start to its "started"
+    /// line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attach_ms: Option<f64>,
+    /// Milliseconds from SIGTERM to the scheduler's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detach_ms: Option<f64>,
 }
 
 /// Bytes that are nearly always text: a JSON string where they are UTF-8, else a list of numbers,

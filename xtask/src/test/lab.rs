@@ -47,6 +47,7 @@ pub struct Selection {
 pub struct Plan {
     /// Kernels to have ready.
     pub kernels: Vec<Spec>,
+    narrow: bool,
     settings: Settings,
     filter: Option<String>,
 }
@@ -81,12 +82,18 @@ impl Selection {
         Ok(Plan {
             kernels: settings.kernels()?,
             settings,
+            narrow: self.narrows(),
             filter: self.filter.clone(),
         })
     }
 }
 
 impl Plan {
+    /// Whether it is one part of the lab, and nothing else.
+    pub fn narrows(&self) -> bool {
+        self.narrow
+    }
+
     /// Runs the cells on those kernels that are `ready`.
     pub fn run(
         mut self,

@@ -32,6 +32,13 @@ impl Counts {
         skipped: 0,
     };
 
+    /// A step that had nothing to say here.
+    pub const ONE_SKIPPED: Self = Self {
+        passed: 0,
+        failed: 0,
+        skipped: 1,
+    };
+
     /// Adds up the closing lines of test programs: `test result: ok. 3 passed; 0 failed; ...`.
     pub fn of_libtest(lines: &[String]) -> Self {
         let mut sum = Self::default();

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::kmsg::{self, Kmsg};
 use super::load::Load;
-use super::program::{OnLine, Progress};
+use super::program::OnLine;
 use super::sched::{self, Sched};
 use super::{Port, machine, scx};
 use crate::job::{Compare, Compared, Event, Phase, Stream};
@@ -42,7 +42,7 @@ pub fn run(port: &Port, job: &Compare) -> Result<i32, String> {
     .map_err(|error| error.to_string())?;
     match sched.wait_started() {
         Ok(started) => found.started = started,
-        Err(end) => return Ok(failed(port, &end)),
+        Err(end) => return Ok(sched::did_not_start(port, &end)),
     }
     found.attach_ms = before.elapsed().as_secs_f64() * 1e3;
     found.state_during = scx::snapshot();
@@ -110,17 +110,6 @@ fn forward(port: Port) -> OnLine {
             counters: sched::counters_of(&stats),
         });
     })
-}
-
-/// Tells of a scheduler that did not start; its exit code, which is never that of success.
-fn failed(port: &Port, end: &Progress) -> i32 {
-    let code = end.code.filter(|code| *code != 0).unwrap_or(1);
-    let mut stderr = end.stderr.clone();
-    if end.code.is_none() {
-        stderr.push("it neither started nor ended".into());
-    }
-    port.emit(&Event::SchedFailed { code, stderr });
-    code
 }
 
 #[cfg(test)]

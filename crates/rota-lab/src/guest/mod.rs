@@ -8,6 +8,7 @@
 
 mod case;
 mod compare;
+mod cost;
 mod exec;
 mod init;
 mod kmsg;

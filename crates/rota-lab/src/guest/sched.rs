@@ -10,7 +10,8 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::program::{OnLine, Program, Progress};
-use super::scx;
+use super::{Port, scx};
+use crate::job::Event;
 
 /// Loading the BPF object takes seconds in an emulated guest on a busy host.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -115,6 +116,17 @@ pub fn counters_of(stats: &Value) -> BTreeMap<String, f64> {
 pub fn event(line: &str, name: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(line).ok()?;
     (value["event"] == name).then_some(value)
+}
+
+/// Tells of a scheduler that did not start; its exit code, which is never that of success.
+pub fn did_not_start(port: &Port, end: &Progress) -> i32 {
+    let code = end.code.filter(|code| *code != 0).unwrap_or(1);
+    let mut stderr = end.stderr.clone();
+    if end.code.is_none() {
+        stderr.push("it neither started nor ended".into());
+    }
+    port.emit(&Event::SchedFailed { code, stderr });
+    code
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{Port, compare, exec, machine, run_cases};
+use super::{Port, compare, cost, exec, machine, run_cases};
 use crate::job::{Event, JOB_PATH, Job};
 
 /// How often the host hears from a guest that has nothing to say.
@@ -47,6 +47,7 @@ fn run(port: &Port, job: Job) -> Result<i32, String> {
         Job::Exec(job) => exec::run(port, &job),
         Job::Compare(job) => compare::run(port, &job),
         Job::Cases(job) => run_cases::run(port, &job),
+        Job::Cost(job) => cost::run(port, &job),
     }
 }
 

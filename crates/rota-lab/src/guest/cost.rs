@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a scheduler costs, in instructions.
+//!
+//! Time counts instructions in this guest, and one CPU alone is online, so that each belongs to what
+//! runs. A second CPU is there but offline: with just one, every task would be pinned to it, and
+//! policies treat pinned tasks in another way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::load::Load;
+use super::sched::{self, Sched};
+use super::{Port, STOP_LIMIT};
+use crate::job::{Cost, Costs, Event};
+
+/// The first operations cost several times what they cost later.
+const WARM_UP: Duration = Duration::from_millis(100);
+const MEASURED: Duration = Duration::from_millis(200);
+/// A program that is called less often has no average worth comparing.
+const CALLS_MIN: u64 = 100;
+const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+
+/// Measures; the result is 0, or the exit code of a scheduler that did not start.
+pub fn run(port: &Port, job: &Cost) -> Result<i32, String> {
+    let mut costs = Costs::default();
+    let Some(name) = &job.sched else {
+        (costs.pipe, costs.messaging) = operations()?;
+        port.emit(&Event::Costs(costs));
+        return Ok(0);
+    };
+    let begin = Instant::now();
+    let sched = Sched::spawn(name, &[], None).map_err(|error| error.to_string())?;
+    if let Err(end) = sched.wait_started() {
+        return Ok(sched::did_not_start(port, &end));
+    }
+    costs.attach_ms = Some(milliseconds(begin));
+    (costs.pipe, costs.messaging) = operations()?;
+    costs.callbacks = callbacks(sched.program().pid())?;
+    let begin = Instant::now();
+    sched
+        .stop(Signal::SIGTERM, STOP_LIMIT)
+        .ok_or_else(|| format!("{name} does not stop"))?;
+    costs.detach_ms = Some(milliseconds(begin));
+    port.emit(&Event::Costs(costs));
+    Ok(0)
+}
+
+fn milliseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}
+
+/// Instructions of an operation of the pipe and the messaging workload.
+fn operations() -> Result<(f64, f64), String> {
+    let measure = |workload| {
+        per_operation(workload, WARM_UP)?;
+        per_operation(workload, MEASURED)
+    };
+    Ok((measure("pipe")?, measure("messaging")?))
+}
+
+fn per_operation(workload: &str, length: Duration) -> Result<f64, String> {
+    let load = Load::start(workload, length, None).map_err(|error| error.to_string())?;
+    let report = load.finish()?;
+    if let Some(error) = report.errors.first() {
+        return Err(format!("{workload}: {error}"));
+    }
+    let operations: u64 = report.groups.iter().map(|group| group.ops).sum();
+    if operations == 0 {
+        return Err(format!("{workload}: no operation was done"));
+    }
+    Ok(report.seconds * 1e9 / operations as f64)
+}
+
+/// Instructions of a call of each BPF program of the process `pid`.
+fn callbacks(pid: Pid) -> Result<BTreeMap<String, f64>, String> {
+    let switch = |on| fs::write(BPF_STATS, on).map_err(|error| format!("{BPF_STATS}: {error}"));
+    let symbols = fs::read_to_string("/proc/kallsyms");
+    let symbols = symbols.map_err(|error| format!("/proc/kallsyms: {error}"))?;
+    switch("1")?;
+    let before = programs(pid)?;
+    for workload in ["pipe", "messaging"] {
+        per_operation(workload, WARM_UP)?;
+    }
+    let after = programs(pid)?;
+    switch("0")?;
+    let mut costs = BTreeMap::new();
+    for (tag, after) in after {
+        let before = before.get(&tag).copied().unwrap_or_default();
+        let calls = after.calls - before.calls;
+        if calls < CALLS_MIN {
+            continue;
+        }
+        let name = callback(&symbols, &tag).ok_or_else(|| format!("BPF program {tag} is lost"))?;
+        costs.insert(name, (after.ns - before.ns) as f64 / calls as f64);
+    }
+    Ok(costs)
+}
+
+/// How often a BPF program was called, and how long it ran in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Runs {
+    calls: u64,
+    ns: u64,
+}
+
+/// The BPF programs that the process `pid` holds, by tag.
+fn programs(pid: Pid) -> Result<BTreeMap<String, Runs>, String> {
+    let dir = format!("/proc/{pid}/fdinfo");
+    let files = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
+    let texts = files
+        .flatten()
+        .filter_map(|file| fs::read_to_string(file.path()).ok());
+    Ok(texts.filter_map(|text| program(&text)).collect())
+}
+
+fn program(fdinfo: &str) -> Option<(String, Runs)> {
+    let field = |name: &str| {
+        let mut lines = fdinfo.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
+    };
+    let runs = Runs {
+        calls: field("run_cnt")?.parse().ok()?,
+        ns: field("run_time_ns")?.parse().ok()?,
+    };
+    Some((field("prog_tag")?.to_owned(), runs))
+}
+
+/// The name of the program with this tag, without the policy's: `enqueue` for `vtime_enqueue`. The
+/// kernel lists its code as `bpf_prog_<tag>_vtime_enqueue`.
+fn callback(symbols: &str, tag: &str) -> Option<String> {
+    let prefix = format!("bpf_prog_{tag}_");
+    let mut words = symbols.split_whitespace();
+    let name = words.find_map(|word| word.strip_prefix(&prefix))?;
+    Some(name.split_once('_').map_or(name, |(_, op)| op).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_from_other_files() {
+        let text = "pos:\t0\nprog_type:\t27\nprog_tag:\tbd23\nrun_time_ns:\t900\nrun_cnt:\t3\n";
+        let runs = Runs { calls: 3, ns: 900 };
+        assert_eq!(program(text), Some(("bd23".to_owned(), runs)));
+        assert_eq!(program("pos:\t0\nmap_type:\t2\n"), None);
+    }
+
+    #[test]
+    fn a_tag_leads_to_the_name_of_the_callback() {
+        let symbols = "ffffffffc0 t bpf_prog_bd23_vtime_update_idle\t[bpf]\n\
+                       ffffffffc1 t bpf_prog_0c1d_vtime_enqueue\t[bpf]\n";
+        assert_eq!(callback(symbols, "bd23").as_deref(), Some("update_idle"));
+        assert_eq!(callback(symbols, "ffff"), None);
+    }
+}

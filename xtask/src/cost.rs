@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask cost`: what each scheduler costs in instructions, against what was accepted.
+//!
+//! Each scheduler, and the kernel's own, gets a guest whose time counts instructions, so the figures
+//! are the same on every machine, busy or not, as long as kernel, emulator and compilers are. The
+//! accepted figures are in `bench/cost.toml`.
+
+mod ledger;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::thread;
+
+use anyhow::{Context as _, Result, bail};
+use rota_lab::job::{self, Costs, Event, Job};
+use rota_lab::kernel::{Kernel, Spec, Store};
+use rota_lab::topology::Topology;
+use rota_lab::vm::{Clock, Verdict, Vm};
+
+use crate::build_all;
+use crate::context::Context;
+use crate::setup::{self, Group, Toolchain};
+use crate::ui::Task;
+use crate::{kernels, stop, ui};
+use ledger::{KERNEL_SCHED, Ledger, Made};
+
+/// The kernel that is measured on.
+const KERNEL: &str = "7.3";
+/// Two CPUs, of which one is online: see `rota_lab`'s guest.
+const TOPOLOGY: &str = "1x2x1-1";
+/// An instruction takes 2^0 ns.
+const CLOCK: Clock = Clock::Counted { shift: 0, seed: 0 };
+/// Guests at a time; each keeps a CPU busy.
+const JOBS: usize = 2;
+
+/// Measure what each scheduler costs in instructions, and compare with bench/cost.toml
+///
+/// Fails if a figure is more than 2 % above the accepted one. The figures of another kernel,
+/// emulator or compiler are shown, but not compared.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Only this scheduler; repeat for more
+    #[arg(long, value_name = "SCHED")]
+    sched: Vec<String>,
+    /// Write the figures to bench/cost.toml; REASON says what made them change
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    accept: Option<String>,
+    #[command(flatten)]
+    install: setup::Install,
+}
+
+fn reason(text: &str) -> Result<String, String> {
+    let text = text.trim();
+    if text.is_empty() {
+        return Err("a reason has at least one word".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// What came of a comparison.
+pub enum Verdicts {
+    /// How many schedulers cost no more than accepted, and how many do.
+    Compared {
+        /// Within the limit.
+        passed: usize,
+        /// Beyond it, or without an accepted figure.
+        failed: usize,
+    },
+    /// The accepted figures were made with something else.
+    NotComparable,
+}
+
+/// Runs `cargo xtask cost`.
+pub fn run(args: Args, cx: &Context) -> Result<u8> {
+    for name in &args.sched {
+        cx.require_scheduler(name)?;
+    }
+    let file = file(cx);
+    let accepted = Ledger::load(&file)?;
+    let spec = kernel();
+    let store = Store::open()?;
+    let mut groups = kernels::groups(&store, std::slice::from_ref(&spec))?;
+    groups.push(Group::Build);
+    setup::ensure(cx, &groups, args.install)?;
+    let kernel = kernels::get(&store, &spec)?;
+    let tools = Toolchain::find()?;
+    let programs = build_all::guest_programs(cx, &tools)?;
+    let programs: Vec<PathBuf> = programs.into_iter().map(|program| program.path).collect();
+
+    let chosen = if args.sched.is_empty() {
+        &cx.schedulers
+    } else {
+        &args.sched
+    };
+    let made = made(cx, &kernel, &tools)?;
+    let task = ui::spinner("measuring");
+    let measured = measure(cx, &kernel, &programs, chosen, &task)?;
+    task.done("");
+    ledger::print(&measured);
+    if let Some(reason) = args.accept {
+        let all = args.sched.is_empty();
+        accepted.accept(made, measured, reason, all)?.save(&file)?;
+        ui::note(format!("written to {}", file.display()));
+        return Ok(stop::OK);
+    }
+    let task = ui::spinner("comparing");
+    match compare(&accepted, &made, &measured, &task) {
+        Verdicts::Compared { failed: 0, .. } | Verdicts::NotComparable => Ok(stop::OK),
+        Verdicts::Compared { .. } => Ok(stop::FAILED),
+    }
+}
+
+/// The same as a step of `cargo xtask test`, for which programs and kernel are there.
+pub fn check(
+    cx: &Context,
+    tools: &Toolchain,
+    programs: &[PathBuf],
+    kernel: &Kernel,
+    task: &Task,
+) -> Result<Verdicts> {
+    let accepted = Ledger::load(&file(cx))?;
+    let made = made(cx, kernel, tools)?;
+    if accepted
+        .made
+        .as_ref()
+        .is_some_and(|accepted| *accepted == made)
+    {
+        let measured = measure(cx, kernel, programs, &cx.schedulers, task)?;
+        return Ok(compare(&accepted, &made, &measured, task));
+    }
+    Ok(compare(&accepted, &made, &BTreeMap::new(), task))
+}
+
+/// The kernel that [`check`] needs.
+pub fn kernel() -> Spec {
+    KERNEL.parse().expect("it is a series")
+}
+
+fn file(cx: &Context) -> PathBuf {
+    cx.root.join("bench/cost.toml")
+}
+
+/// Everything but the sources that the figures depend on.
+fn made(cx: &Context, kernel: &Kernel, tools: &Toolchain) -> Result<Made> {
+    let version = |program: &Path, arg: &str| -> Result<String> {
+        let output = Command::new(program).arg(arg).output();
+        let output = output.with_context(|| format!("running {}", program.display()))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    Ok(Made {
+        kernel: kernel.release.clone(),
+        qemu: version(Path::new("qemu-system-x86_64"), "--version")?,
+        clang: version(tools.clang(), "--version")?,
+        rustc: version(&cx.rustc(), "--version")?,
+    })
+}
+
+/// Boots a guest for the kernel's own scheduler and for each of `schedulers`.
+fn measure(
+    cx: &Context,
+    kernel: &Kernel,
+    programs: &[PathBuf],
+    schedulers: &[String],
+    task: &Task,
+) -> Result<BTreeMap<String, Costs>> {
+    let jobs = schedulers.iter().map(|name| Some(name.clone()));
+    let waiting: Mutex<Vec<Option<String>>> = Mutex::new(jobs.chain([None]).collect());
+    let worker = || -> Result<Vec<(String, Costs)>> {
+        let mut found = Vec::new();
+        loop {
+            let next = waiting.lock().expect("no holder panics").pop();
+            let Some(sched) = next else {
+                return Ok(found);
+            };
+            let name = sched.clone().unwrap_or_else(|| KERNEL_SCHED.to_owned());
+            let costs = measure_one(cx, kernel, programs, sched);
+            found.push((name.clone(), costs.with_context(|| name.clone())?));
+            task.tell(format!("{name} is measured"));
+        }
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..JOBS).map(|_| scope.spawn(worker)).collect();
+        let mut all = BTreeMap::new();
+        for worker in workers {
+            all.extend(worker.join().expect("a worker does not panic")?);
+        }
+        Ok(all)
+    })
+}
+
+fn measure_one(
+    cx: &Context,
+    kernel: &Kernel,
+    programs: &[PathBuf],
+    sched: Option<String>,
+) -> Result<Costs> {
+    let lab = cx.target_dir.join("lab");
+    fs::create_dir_all(&lab).with_context(|| format!("creating {}", lab.display()))?;
+    let dir = tempfile::Builder::new().prefix("cost-").tempdir_in(&lab)?;
+    let topology: Topology = TOPOLOGY.parse()?;
+    let job = Job::Cost(job::Cost { sched });
+    let mut vm = Vm::new(kernel, &topology, programs, &job, dir.path());
+    vm.clock = CLOCK;
+    let (mut costs, mut words) = (None, Vec::new());
+    let outcome = vm.run(&mut |event| match event {
+        Event::Costs(found) => costs = Some(found.clone()),
+        Event::SchedFailed { stderr, .. } => words.clone_from(stderr),
+        _ => {}
+    })?;
+    match (outcome.verdict, costs) {
+        (Verdict::Exited(0), Some(costs)) => Ok(costs),
+        (verdict, _) => {
+            let console = dir.keep().join("console.log");
+            let words = words.join("\n");
+            bail!(
+                "{verdict}; the kernel's log is {}\n{words}",
+                console.display()
+            )
+        }
+    }
+}
+
+fn compare(
+    accepted: &Ledger,
+    made: &Made,
+    measured: &BTreeMap<String, Costs>,
+    task: &Task,
+) -> Verdicts {
+    match &accepted.made {
+        Some(then) if then == made => {}
+        then => {
+            let then = then
+                .as_ref()
+                .map_or_else(|| "nothing".to_owned(), Made::to_string);
+            task.print(format!(
+                "bench/cost.toml has figures made with {then}; these, with {made}, cannot be \
+                 compared: accept them"
+            ));
+            return Verdicts::NotComparable;
+        }
+    }
+    let (mut passed, mut failed) = (0, 0);
+    for (name, costs) in measured {
+        let changes = accepted.changes(name, costs);
+        changes
+            .iter()
+            .for_each(|change| task.print(change.to_string()));
+        if changes.iter().any(ledger::Change::is_worse) {
+            failed += 1;
+        } else {
+            passed += 1;
+        }
+    }
+    Verdicts::Compared { passed, failed }
+}

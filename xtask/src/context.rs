@@ -2,11 +2,13 @@
 //! What every command knows about the workspace, read from `cargo metadata`.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use cargo_metadata::{Metadata, MetadataCommand};
+use tempfile::TempDir;
 
 use crate::stop;
 
@@ -57,6 +59,16 @@ impl Context {
             }
         }
         command
+    }
+
+    /// A directory for what a guest is booted with and what it leaves, gone when it is dropped;
+    /// `command` is in its name.
+    pub fn guest_dir(&self, command: &str) -> Result<TempDir> {
+        let lab = self.target_dir.join("lab");
+        fs::create_dir_all(&lab).with_context(|| format!("creating {}", lab.display()))?;
+        let mut builder = tempfile::Builder::new();
+        let dir = builder.prefix(&format!("{command}-")).tempdir_in(&lab);
+        dir.with_context(|| format!("creating a directory in {}", lab.display()))
     }
 
     /// The compiler that [`Self::cargo`] uses.

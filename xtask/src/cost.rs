@@ -8,7 +8,6 @@
 mod ledger;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -33,6 +32,8 @@ const KERNEL: &str = "7.3";
 const TOPOLOGY: &str = "1x2x1-1";
 /// An instruction takes 2^0 ns.
 const CLOCK: Clock = Clock::Counted { shift: 0, seed: 0 };
+/// How figures come into the file.
+const ACCEPT: &str = "cargo xtask cost --accept REASON";
 /// Guests at a time; each keeps a CPU busy.
 const JOBS: usize = 2;
 
@@ -61,16 +62,11 @@ fn reason(text: &str) -> Result<String, String> {
 }
 
 /// What came of a comparison.
-pub enum Verdicts {
-    /// How many schedulers cost no more than accepted, and how many do.
-    Compared {
-        /// Within the limit.
-        passed: usize,
-        /// Beyond it, or without an accepted figure.
-        failed: usize,
-    },
-    /// The accepted figures were made with something else.
-    NotComparable,
+pub struct Compared {
+    /// Schedulers that cost no more than was accepted.
+    pub passed: usize,
+    /// Those that cost more, or of which nothing was accepted.
+    pub failed: usize,
 }
 
 /// Runs `cargo xtask cost`.
@@ -96,6 +92,10 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         &args.sched
     };
     let made = made(cx, &kernel, &tools)?;
+    // Before it takes time.
+    if args.accept.is_some() {
+        accepted.require_same(&made, args.sched.is_empty())?;
+    }
     let task = ui::spinner("measuring");
     let measured = measure(cx, &kernel, &programs, chosen, &task)?;
     task.done("");
@@ -107,31 +107,31 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         return Ok(stop::OK);
     }
     let task = ui::spinner("comparing");
-    match compare(&accepted, &made, &measured, &task) {
-        Verdicts::Compared { failed: 0, .. } | Verdicts::NotComparable => Ok(stop::OK),
-        Verdicts::Compared { .. } => Ok(stop::FAILED),
+    if !comparable(&accepted, &made, &task) {
+        return Ok(stop::OK);
+    }
+    match compare(&accepted, &measured, &task).failed {
+        0 => Ok(stop::OK),
+        _ => Ok(stop::FAILED),
     }
 }
 
-/// The same as a step of `cargo xtask test`, for which programs and kernel are there.
+/// The same as a step of `cargo xtask test`, for which programs and kernel are there; nothing if the
+/// accepted figures were made with something else.
 pub fn check(
     cx: &Context,
     tools: &Toolchain,
     programs: &[PathBuf],
     kernel: &Kernel,
     task: &Task,
-) -> Result<Verdicts> {
+) -> Result<Option<Compared>> {
     let accepted = Ledger::load(&file(cx))?;
     let made = made(cx, kernel, tools)?;
-    if accepted
-        .made
-        .as_ref()
-        .is_some_and(|accepted| *accepted == made)
-    {
-        let measured = measure(cx, kernel, programs, &cx.schedulers, task)?;
-        return Ok(compare(&accepted, &made, &measured, task));
+    if !comparable(&accepted, &made, task) {
+        return Ok(None);
     }
-    Ok(compare(&accepted, &made, &BTreeMap::new(), task))
+    let measured = measure(cx, kernel, programs, &cx.schedulers, task)?;
+    Ok(Some(compare(&accepted, &measured, task)))
 }
 
 /// The kernel that [`check`] needs.
@@ -198,9 +198,7 @@ fn measure_one(
     programs: &[PathBuf],
     sched: Option<String>,
 ) -> Result<Costs> {
-    let lab = cx.target_dir.join("lab");
-    fs::create_dir_all(&lab).with_context(|| format!("creating {}", lab.display()))?;
-    let dir = tempfile::Builder::new().prefix("cost-").tempdir_in(&lab)?;
+    let dir = cx.guest_dir("cost")?;
     let topology: Topology = TOPOLOGY.parse()?;
     let job = Job::Cost(job::Cost { sched });
     let mut vm = Vm::new(kernel, &topology, programs, &job, dir.path());
@@ -224,25 +222,21 @@ fn measure_one(
     }
 }
 
-fn compare(
-    accepted: &Ledger,
-    made: &Made,
-    measured: &BTreeMap<String, Costs>,
-    task: &Task,
-) -> Verdicts {
-    match &accepted.made {
-        Some(then) if then == made => {}
-        then => {
-            let then = then
-                .as_ref()
-                .map_or_else(|| "nothing".to_owned(), Made::to_string);
-            task.print(format!(
-                "bench/cost.toml has figures made with {then}; these, with {made}, cannot be \
-                 compared: accept them"
-            ));
-            return Verdicts::NotComparable;
-        }
-    }
+/// Whether the accepted figures were made with the same; says it if not.
+fn comparable(accepted: &Ledger, made: &Made, task: &Task) -> bool {
+    let then = match &accepted.made {
+        Some(then) if then == made => return true,
+        Some(then) => then.to_string(),
+        None => "nothing".to_owned(),
+    };
+    task.print(format!(
+        "bench/cost.toml was made with {then}; this is {made}, so nothing is compared. \
+         `{ACCEPT}` writes it anew"
+    ));
+    false
+}
+
+fn compare(accepted: &Ledger, measured: &BTreeMap<String, Costs>, task: &Task) -> Compared {
     let (mut passed, mut failed) = (0, 0);
     for (name, costs) in measured {
         let changes = accepted.changes(name, costs);
@@ -255,5 +249,8 @@ fn compare(
             passed += 1;
         }
     }
-    Verdicts::Compared { passed, failed }
+    if failed > 0 {
+        task.print(format!("if it is worth that: `{ACCEPT}`"));
+    }
+    Compared { passed, failed }
 }

@@ -136,9 +136,7 @@ struct Guest<'a> {
 }
 
 fn compare(cx: &Context, guest: Guest<'_>, args: &Args) -> Result<u8> {
-    let lab = cx.target_dir.join("lab");
-    fs::create_dir_all(&lab).with_context(|| format!("creating {}", lab.display()))?;
-    let dir = tempfile::Builder::new().prefix("run-").tempdir_in(&lab)?;
+    let dir = cx.guest_dir("run")?;
     let programs: Vec<PathBuf> = guest
         .programs
         .into_iter()

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `cargo xtask vm`: any command in a guest.
 
-use std::fs;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use nix::libc;
 use nix::sys::termios::{self, SetArg, Termios};
 use rota_lab::job::{Event, Exec, Input, Job, Stream, TtySize};
@@ -74,9 +73,7 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         .chain(args.programs)
         .collect();
 
-    let lab = cx.target_dir.join("lab");
-    fs::create_dir_all(&lab).with_context(|| format!("creating {}", lab.display()))?;
-    let dir = tempfile::Builder::new().prefix("vm-").tempdir_in(&lab)?;
+    let dir = cx.guest_dir("vm")?;
     let job = Job::Exec(job);
     let mut vm = Vm::new(&kernel, &args.topology, &programs, &job, dir.path());
     vm.files = guest_files(args.files)?;
@@ -243,6 +240,8 @@ fn terminal_size() -> TtySize {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -137,12 +137,9 @@ impl Ledger {
         reason: String,
         all: bool,
     ) -> Result<Self> {
+        self.require_same(&made, all)?;
         if all {
             self.costs.clear();
-        } else if self.made.as_ref() != Some(&made) {
-            return Err(stop::usage(
-                "the other figures were made with something else: accept all, without --sched",
-            ));
         }
         self.costs.extend(
             measured
@@ -152,6 +149,16 @@ impl Ledger {
         self.made = Some(made);
         self.reason = reason;
         Ok(self)
+    }
+
+    /// Refuses figures of some schedulers that were not made with the same as the others.
+    pub fn require_same(&self, made: &Made, all: bool) -> Result<()> {
+        if all || self.made.as_ref() == Some(made) {
+            return Ok(());
+        }
+        Err(stop::usage(
+            "the other figures were made with something else: accept all, without --sched",
+        ))
     }
 
     /// How the `costs` of `sched` differ from the accepted ones, beyond the tolerance.

@@ -16,6 +16,7 @@
 #ifndef __ROTA_FAIR_BPF_H
 #define __ROTA_FAIR_BPF_H
 
+#include <rota/fault.bpf.h>
 #include <rota/pinned.bpf.h>
 #include <rota/vtime.h>
 
@@ -68,7 +69,7 @@ static __always_inline u64 fair_charge(struct task_struct *p, struct fair_cpu *f
 	fc->busy_ns += run_ns;
 	if (contended)
 		fc->contended_ns += run_ns;
-	return p->scx.dsq_vtime + vtime_scale(run_ns, p->scx.weight);
+	return p->scx.dsq_vtime + vtime_scale(run_ns, fault_weight(p));
 }
 
 /* @p begins a slice at @vtime: its clock stands there now. */
@@ -102,7 +103,7 @@ static __always_inline u64 fair_place(const struct task_struct *p, u64 clock, u6
 		/* On a crowded CPU all fall behind, rightly. */
 		behind_ns = VTIME_FAR;
 	return vtime_clamp(p->scx.dsq_vtime, clock, vtime_scale(behind_ns, weight),
-			   vtime_scale(FAIR_LAG_MAX_NS, weight));
+			   vtime_scale(FAIR_LAG_MAX_NS, weight)) + fault_delay(p);
 }
 
 /* For enqueue(): queue @p, which is pinned, for its CPU. */

@@ -18,7 +18,14 @@ enum fault_kind {
 	FAULT_NONE,
 	FAULT_ERROR,	/* report an error from the op `fault_name` */
 	FAULT_STALL,	/* lose the tasks whose comm is `fault_name`; "": the first user task */
+	FAULT_STARVE,	/* queue the tasks whose comm is `fault_name` far behind all others */
+	FAULT_SLEEPY,	/* neither look for an idle CPU nor wake one */
+	FAULT_UNFAIR,	/* charge all tasks as if they had weight 100 */
+	FAULT_STRAY,	/* answer select_cpu() with a CPU that the task may not use */
 };
+
+/* How far behind, in nanoseconds of virtual time. */
+#define FAULT_STARVE_NS	10000000000ULL
 
 const volatile u32 fault_kind = FAULT_NONE;
 const volatile char fault_name[FAULT_NAME_LEN];
@@ -44,6 +51,18 @@ do {										\
 		policy_error("fault injected into " op);			\
 } while (0)
 
+/* True if the comm of @p is fault_name. */
+static __always_inline bool fault_is_named(const struct task_struct *p)
+{
+	for (int i = 0; i < FAULT_NAME_LEN; i++) {
+		if (p->comm[i] != fault_name[i])
+			return false;
+		if (!fault_name[i])
+			break;
+	}
+	return true;
+}
+
 /* True if the policy is to forget @p instead of queueing it. */
 static __always_inline bool fault_stalls(const struct task_struct *p)
 {
@@ -55,13 +74,19 @@ static __always_inline bool fault_stalls(const struct task_struct *p)
 			fault_victim = p->pid;
 		return fault_victim == p->pid;
 	}
-	for (int i = 0; i < FAULT_NAME_LEN; i++) {
-		if (p->comm[i] != fault_name[i])
-			return false;
-		if (!fault_name[i])
-			break;
-	}
-	return true;
+	return fault_is_named(p);
+}
+
+/* How much too late @p is to be queued, in virtual time. */
+static __always_inline u64 fault_delay(const struct task_struct *p)
+{
+	return fault_kind == FAULT_STARVE && fault_is_named(p) ? FAULT_STARVE_NS : 0;
+}
+
+/* The weight by which @p is charged. */
+static __always_inline u32 fault_weight(const struct task_struct *p)
+{
+	return fault_kind == FAULT_UNFAIR ? 100 : p->scx.weight;
 }
 
 #endif /* __ROTA_FAULT_BPF_H */

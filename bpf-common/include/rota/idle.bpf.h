@@ -12,6 +12,30 @@
 #include <rota/task.bpf.h>
 #include <rota/tunables.bpf.h>
 
+/* No CPU idles. A search that finds nothing costs ten times as much as this question. */
+static __always_inline bool idle_none(void)
+{
+	const struct cpumask *idle = scx_bpf_get_idle_cpumask();
+	bool none = bpf_cpumask_empty(idle);
+
+	scx_bpf_put_idle_cpumask(idle);
+	return none || fault_kind == FAULT_SLEEPY;
+}
+
+/*
+ * Claim an idle CPU that @p may use, a whole idle core if there is one, or if
+ * @flags say so (SCX_PICK_IDLE_CORE) nothing less; -1 if there is none.
+ */
+static __always_inline s32 idle_claim(const struct task_struct *p, u64 flags)
+{
+	s32 cpu;
+
+	if (idle_none())
+		return -1;
+	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, flags);
+	return cpu >= 0 ? cpu : -1;
+}
+
 /*
  * For select_cpu(): the CPU on which @p wakes. If it is idle it is claimed and
  * @p put straight into its local queue, *@placed is true and enqueue() will not
@@ -22,17 +46,18 @@ static __always_inline s32 idle_place(struct task_struct *p, s32 prev_cpu, u64 w
 				      bool *placed)
 {
 	bool idle = false;
-	s32 cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
+	s32 cpu = prev_cpu;
 
+	if (!idle_none())
+		cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
 	*placed = idle && !fault_stalls(p);
 	if (*placed) {
 		dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		return cpu;
 	}
-	/* The search answers @prev_cpu, which a change of affinity may have excluded. */
-	if (!bpf_cpumask_test_cpu(cpu, p->cpus_ptr))
-		cpu = bpf_cpumask_any_distribute(p->cpus_ptr);
-	return cpu;
+	if (fault_kind == FAULT_STRAY)
+		return bpf_cpumask_test_cpu(0, p->cpus_ptr) ? nr_cpu_ids - 1 : 0;
+	return task_allowed_cpu(p, cpu);
 }
 
 /* All threads of the core of @cpu idle. */
@@ -51,18 +76,17 @@ static __always_inline bool idle_whole_core(s32 cpu)
 
 /*
  * @p has just been put in a shared queue: wake an idle CPU for it, a whole idle
- * core if there is one. Needed whenever select_cpu() did not look for one: a
- * slice end, a change of affinity, a wake-up whose CPU the kernel chose. True
- * if a CPU was woken.
+ * core if there is one. True if a CPU was woken.
+ *
+ * Needed where select_cpu() was not called: at a slice end, a change of
+ * affinity, a wake-up whose CPU the kernel chose. And where it was: a CPU may
+ * have gone idle since it looked, and seen an empty queue.
  */
-static __always_inline bool idle_kick(const struct task_struct *p, u64 enq_flags)
+static __always_inline bool idle_kick(const struct task_struct *p)
 {
-	s32 cpu;
-
 	/* The only CPU there is runs this, and so does not idle. */
-	if (nr_cpu_ids == 1 || compat_cpu_selected(enq_flags))
-		return false;
-	cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
+	s32 cpu = nr_cpu_ids > 1 ? idle_claim(p, 0) : -1;
+
 	if (cpu < 0)
 		return false;
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
@@ -78,7 +102,7 @@ static __always_inline bool idle_kick(const struct task_struct *p, u64 enq_flags
  */
 static __always_inline bool idle_recheck(s32 cpu, u64 dsq)
 {
-	if (dsq_is_empty(dsq))
+	if (dsq_is_empty(dsq) || fault_kind == FAULT_SLEEPY)
 		return false;
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 	return true;

@@ -126,10 +126,13 @@ static __always_inline const struct cpumask *llc_allowed(const struct task_struc
  */
 static __always_inline s32 idle_claim_llc(const struct task_struct *p, s32 prev_cpu, u32 llc)
 {
-	bool prev = cpu_llc(prev_cpu) == llc && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr);
 	const struct cpumask *cpus;
+	bool prev;
 	s32 cpu;
 
+	if (idle_none())
+		return -1;
+	prev = cpu_llc(prev_cpu) == llc && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr);
 	if (prev && idle_whole_core(prev_cpu) && scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
 	cpus = llc_allowed(p, llc);

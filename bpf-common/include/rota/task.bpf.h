@@ -39,6 +39,13 @@ static __always_inline bool task_is_pinned(const struct task_struct *p)
 	return p->nr_cpus_allowed == 1 || task_migration_disabled(p);
 }
 
+/* @cpu, or if a change of affinity has excluded it any that @p may use. */
+static __always_inline s32 task_allowed_cpu(const struct task_struct *p, s32 cpu)
+{
+	return bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ?
+		cpu : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
+}
+
 /*
  * True for a kernel thread bound to one CPU: it works for that CPU (softirqs,
  * kworkers, the migration of tasks), and others wait for it.

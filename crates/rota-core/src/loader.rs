@@ -4,13 +4,15 @@
 
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libbpf_rs::query::{ProgInfoIter, ProgramInfo};
 use libbpf_rs::skel::OpenSkel as _;
-use libbpf_rs::{Link, OpenObject, PrintLevel, RingBuffer, set_print};
+use libbpf_rs::skel::Skel as _;
+use libbpf_rs::{Link, Object, OpenObject, PrintLevel, Program, RingBuffer, set_print};
 use nix::errno::Errno;
 
 use crate::Policy;
@@ -66,6 +68,7 @@ impl<'o, P: Policy> Opened<'o, P> {
     /// Hands the object to the kernel, which verifies it.
     pub fn load(self, kernel: &Kernel) -> Result<Loaded<'o, P>, Error> {
         let loaded = self.0.load().map_err(|error| load_failed(kernel, &error))?;
+        tell_effort(loaded.object());
         Ok(Loaded(loaded))
     }
 }
@@ -186,6 +189,22 @@ pub(crate) fn capture() {
             warnings.drain(..excess);
         }
     })));
+}
+
+/// Tells whoever wonders why a policy takes long to load how far the verifier had to go in each of
+/// its programs, in instructions; functions that several of them call count in each.
+fn tell_effort(object: &Object) {
+    if !log::log_enabled!(log::Level::Debug) {
+        return;
+    }
+    let known: Vec<ProgramInfo> = ProgInfoIter::default().collect();
+    for program in object.progs() {
+        let id = Program::id_from_fd(program.as_fd()).ok();
+        if let Some(info) = known.iter().find(|info| Some(info.id) == id) {
+            let name = program.name().to_string_lossy();
+            log::debug!("{name}: {} instructions verified", info.verified_insns);
+        }
+    }
 }
 
 /// Takes the warnings kept so far.

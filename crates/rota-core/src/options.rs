@@ -101,7 +101,7 @@ pub struct CommonOptions {
     #[arg(short, long, help_heading = COMMAND, action = ArgAction::Count)]
     pub verbose: u8,
 
-    /// Misbehave on purpose: stall, stall:COMM, error:OP or panic
+    /// Misbehave on purpose: stall, stall:COMM, starve:COMM, error:OP, sleepy, unfair, stray or panic
     #[arg(long, value_name = "SPEC", hide = true, value_parser = fault)]
     pub fault: Option<Fault>,
 
@@ -153,7 +153,10 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
-/// A deliberate fault: `stall`, `stall:COMM`, `error:OP` or `panic`.
+/// What `--fault` takes.
+const FAULTS: &str = "stall, stall:COMM, starve:COMM, error:OP, sleepy, unfair, stray, panic";
+
+/// A deliberate fault, one of [`FAULTS`].
 fn fault(text: &str) -> Result<Fault, String> {
     let (kind, name) = text.split_once(':').unwrap_or((text, ""));
     if name.len() > FAULT_NAME_MAX {
@@ -162,8 +165,12 @@ fn fault(text: &str) -> Result<Fault, String> {
     match (kind, name) {
         ("stall", name) => Ok(Fault::Stall(name.to_owned())),
         ("error", name) if !name.is_empty() => Ok(Fault::Error(name.to_owned())),
+        ("starve", name) if !name.is_empty() => Ok(Fault::Starve(name.to_owned())),
+        ("sleepy", "") => Ok(Fault::Sleepy),
+        ("unfair", "") => Ok(Fault::Unfair),
+        ("stray", "") => Ok(Fault::Stray),
         ("panic", "") => Ok(Fault::Panic),
-        _ => Err("is none of stall, stall:COMM, error:OP, panic".to_owned()),
+        _ => Err(format!("is none of {FAULTS}")),
     }
 }
 

@@ -33,6 +33,14 @@ pub enum Fault {
     Error(String),
     /// Tasks of this command name are never queued; without a name, the first user task.
     Stall(String),
+    /// Tasks of this command name wait for seconds whenever they are queued by virtual time.
+    Starve(String),
+    /// No idle CPU is woken for a task that is queued, nor looked for as it wakes.
+    Sleepy,
+    /// Weights count for nothing.
+    Unfair,
+    /// A task that may not run everywhere is sent where it may not.
+    Stray,
     /// User space panics once the scheduler is attached; BPF knows nothing of it.
     Panic,
 }
@@ -47,14 +55,18 @@ impl Fault {
             Fault::None | Fault::Panic => 0,
             Fault::Error(_) => 1,
             Fault::Stall(_) => 2,
+            Fault::Starve(_) => 3,
+            Fault::Sleepy => 4,
+            Fault::Unfair => 5,
+            Fault::Stray => 6,
         }
     }
 
     /// `fault_name`: the callback or the command name.
     pub fn name(&self) -> &str {
         match self {
-            Fault::None | Fault::Panic => "",
-            Fault::Error(name) | Fault::Stall(name) => name,
+            Fault::Error(name) | Fault::Stall(name) | Fault::Starve(name) => name,
+            _ => "",
         }
     }
 }

@@ -143,12 +143,10 @@ fn pinned_stay(guest: &mut Guest) -> CaseResult {
 }
 
 /// The longest time, in milliseconds, for which a CPU may idle beside a task that waits for it: one
-/// tick, another if it went idle while the task was on its way into the queue, since it is then
-/// found by whoever ends a slice; and what the emulator takes to come round to the CPU that is to be
-/// woken, half a tick for each CPU. On 4 CPUs up to 12.0 ms were seen under EEVDF and 12.8 ms under
-/// scx_fifo, on 8 CPUs 13 ms.
+/// tick, and what the emulator takes to come round to the CPU that is to be woken, half a tick for
+/// each CPU. Under EEVDF 13 ms were seen on 8 CPUs.
 fn episode_ms(cpus: usize) -> f64 {
-    (2.0 + cpus as f64 / 2.0) * TICK_MS
+    (1.0 + cpus as f64 / 2.0) * TICK_MS
 }
 
 /// The CPU time that a scheduler may lose, as a multiple of what EEVDF loses: usually it is half of

@@ -71,7 +71,7 @@ fn bad_usage_refused(guest: &mut Guest) -> CaseResult {
         ),
         (
             &["--fault", "explode"],
-            &["--fault", "stall, stall:COMM, error:OP"],
+            &["--fault", "stall, stall:COMM, starve:COMM, error:OP"],
         ),
     ];
     let before = scx::snapshot();

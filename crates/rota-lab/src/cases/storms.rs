@@ -43,10 +43,13 @@ fn task_and_message_storms(guest: &mut Guest) -> CaseResult {
     scheduled(guest, &["--slice-us", "5000"], |_| {
         let mut told = Vec::new();
         for name in ["fork-storm", "exec-storm", "messaging", "pipe"] {
-            let report = load(guest, name, Duration::from_millis(700))?;
+            let mut report = load(guest, name, Duration::from_millis(700))?;
+            // How many is a matter of the emulator; on a host that stood still there may be none.
+            if report.groups[0].ops == 0 {
+                report = load(guest, name, Duration::from_secs(7))?;
+            }
             check_all_ran(&report)?;
             let storm = &report.groups[0];
-            // How many is a matter of the emulator.
             check!(storm.ops > 0, "{name}: no operation is done");
             told.push(format!("{name} {}", storm.ops));
         }

@@ -72,7 +72,7 @@ OP(void, fifo, enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	dsq_insert(p, DSQ_LLC | cpu_llc(cpu), slice_ns, enq_flags);
 	count(nr_queued);
-	if (idle_kick(p, enq_flags))
+	if (idle_kick(p))
 		count(nr_kicked);
 }
 

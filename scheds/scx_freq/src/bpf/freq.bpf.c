@@ -89,6 +89,8 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 	s32 waker = bpf_get_smp_processor_id(), busy = -1;
 	u32 rank = RANK_NONE;
 
+	if (!nest_idles())
+		return task_allowed_cpu(p, prev_cpu);
 	if (wake_flags & SCX_WAKE_SYNC && wait_for_waker(p, waker)) {
 		/* One that ends leaves for sure; else rather a warm CPU that idles. */
 		if (!(bpf_get_current_task_btf()->flags & PF_EXITING))
@@ -106,11 +108,8 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 		rank &= ~NEST_SHARED;
 	}
 	/* An idle CPU would look into the queue for being chosen. */
-	if (rank == RANK_NONE && busy >= 0)
-		return busy;
 	if (rank == RANK_NONE)
-		return bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) ?
-			prev_cpu : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
+		return busy >= 0 ? busy : task_allowed_cpu(p, prev_cpu);
 	count_placed(rank, attached, prev, impatient);
 	nest_use(rank, impatient, bpf_ktime_get_ns());
 	/* Twice in a row: it belongs there. */

@@ -114,12 +114,13 @@ static __always_inline s32 *nest_core(u32 rank)
 }
 
 /* The CPU of @rank is warm, wherever it was. */
-static __always_inline void nest_make_primary(u32 rank, u64 now)
+__noinline int nest_make_primary(u32 rank, u64 now)
 {
 	if (nest_add(&primary, &primary_size, rank, now))
 		__sync_fetch_and_add(nest_core(rank), 1);
 	if (nest_remove(&reserve, &reserve_size, rank, now))
 		count(nr_promoted);
+	return 0;
 }
 
 enum nest_set {
@@ -144,7 +145,7 @@ static __always_inline enum nest_set nest_set(u32 rank)
 }
 
 /* A task goes to the CPU of @rank; an @impatient one wants more like it. */
-static __always_inline void nest_use(u32 rank, bool impatient, u64 now)
+__noinline int nest_use(u32 rank, bool impatient, u64 now)
 {
 	enum nest_set set = nest_set(rank);
 
@@ -152,14 +153,18 @@ static __always_inline void nest_use(u32 rank, bool impatient, u64 now)
 		nest_make_primary(rank, now);
 	else if (set == NEST_REST && reserve_size.nr < reserve_max)
 		nest_add(&reserve, &reserve_size, rank, now);
+	return 0;
 }
 
 /*
  * Claim the CPU of @rank, which is in @set, for @p if it may use it and it idles;
  * @whole: with all of its core, which moreover is not one that the nest uses now
  * and then, unless the CPU is itself primary.
+ *
+ * Global, as all that search are, so that the verifier looks at each once
+ * instead of at each call: scx_freq loads in half the time.
  */
-static __always_inline bool nest_claim(const struct task_struct *p, u32 rank, u32 set, bool whole)
+__noinline bool nest_claim(struct task_struct *p __arg_trusted, u32 rank, u32 set, bool whole)
 {
 	s32 cpu = rank_cpu(rank);
 
@@ -171,7 +176,7 @@ static __always_inline bool nest_claim(const struct task_struct *p, u32 rank, u3
 }
 
 /* Claim the CPU of @rank if it is in @set. */
-static __always_inline bool nest_claim_if_in(const struct task_struct *p, u32 rank, u32 set,
+static __always_inline bool nest_claim_if_in(struct task_struct *p, u32 rank, u32 set,
 					     bool whole)
 {
 	return rank != RANK_NONE && nest_set(rank) == set &&
@@ -179,8 +184,8 @@ static __always_inline bool nest_claim_if_in(const struct task_struct *p, u32 ra
 }
 
 /* Claim the CPU of @attached, else that of @prev, if it is in @set. The rank, or RANK_NONE. */
-static __always_inline u32 nest_claim_own(const struct task_struct *p, u32 attached, u32 prev,
-					  u32 set, bool whole)
+__noinline u32 nest_claim_own(struct task_struct *p __arg_trusted, u32 attached, u32 prev, u32 set,
+			      bool whole)
 {
 	return nest_claim_if_in(p, attached, set, whole) ? attached :
 	       nest_claim_if_in(p, prev, set, whole) ? prev : RANK_NONE;
@@ -203,8 +208,7 @@ static __always_inline u32 nest_llc_end(void)
 /*
  * Claim the best idle CPU of @set, or with @whole of its cores that idle: in the
  * rest only those where the nest is, because an LLC is filled before the next one
- * is begun. The rank, or RANK_NONE. Global, as nest_find() is, so that the
- * verifier looks at it once.
+ * is begun. The rank, or RANK_NONE.
  */
 __noinline u32 nest_claim_best(struct task_struct *p __arg_trusted, u32 set, bool whole)
 {
@@ -324,7 +328,23 @@ static __always_inline bool nest_idles(void)
 	return any;
 }
 
-/* Demote what has been idle for too long. Not more often than worth it, by one CPU at a time. */
+/* Demote the CPU of @rank if it has been idle for too long. */
+__noinline int nest_cool(u32 rank, u64 now)
+{
+	s64 idle_ns = now - nest_cpu(rank_cpu(rank))->idle_since;
+
+	if (idle_ns > (s64)remove_ns && nest_remove(&primary, &primary_size, rank, now)) {
+		__sync_fetch_and_add(nest_core(rank), -1);
+		count(nr_demoted);
+		if (reserve_size.nr < reserve_max)
+			nest_add(&reserve, &reserve_size, rank, now);
+	}
+	if (idle_ns > (s64)expire_ns && nest_remove(&reserve, &reserve_size, rank, now))
+		count(nr_expired);
+	return 0;
+}
+
+/* Look for CPUs that have gone cold; not more often than worth it, and by one CPU at a time. */
 static __always_inline void nest_sweep(u64 now)
 {
 	u64 due = next_sweep;
@@ -338,23 +358,10 @@ static __always_inline void nest_sweep(u64 now)
 			   rank_word(&idle, word);
 
 		bpf_for(bit, 0, 64) {
-			u32 rank = word * 64 + bit_lowest(bits);
-			u64 idle_ns;
-
 			if (!bits)
 				break;
+			nest_cool(word * 64 + bit_lowest(bits), now);
 			bits &= bits - 1;
-			idle_ns = now - nest_cpu(rank_cpu(rank))->idle_since;
-			if ((s64)idle_ns > (s64)remove_ns &&
-			    nest_remove(&primary, &primary_size, rank, now)) {
-				__sync_fetch_and_add(nest_core(rank), -1);
-				count(nr_demoted);
-				if (reserve_size.nr < reserve_max)
-					nest_add(&reserve, &reserve_size, rank, now);
-			}
-			if ((s64)idle_ns > (s64)expire_ns &&
-			    nest_remove(&reserve, &reserve_size, rank, now))
-				count(nr_expired);
 		}
 	}
 }

@@ -36,7 +36,7 @@ static __always_inline void wait_begin(struct task_struct *p)
  * may run there: one that runs a task of ours, or -1 if there is none, because a
  * nest in the hands of real-time tasks is not worth to wait for.
  */
-static __always_inline s32 wait_for_nest(const struct task_struct *p)
+__noinline s32 wait_for_nest(struct task_struct *p __arg_trusted)
 {
 	u32 try, word = 0;
 	u64 bits;
@@ -71,13 +71,13 @@ static __always_inline bool wait_for_waker(const struct task_struct *p, s32 wake
 }
 
 /* For tick(): who has waited for too long gets a CPU, if one idles that it may run. */
-static __always_inline void wait_tick(u64 now)
+__noinline int wait_tick(u64 now)
 {
 	struct task_struct *p;
 	int scanned = 0;
 
 	if (!nest_idles() || dsq_is_empty(DSQ_MACHINE))
-		return;
+		return 0;
 	bpf_for_each(scx_dsq, p, DSQ_MACHINE, 0) {
 		u32 rank;
 
@@ -93,6 +93,7 @@ static __always_inline void wait_tick(u64 now)
 		if (++scanned == DSQ_HEAD_SCAN)
 			break;
 	}
+	return 0;
 }
 
 #endif /* __FREQ_WAIT_BPF_H */

@@ -72,25 +72,25 @@ static __always_inline bool overloaded(u32 shard)
 OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	u32 own = cpu_llc(prev_cpu), llc = own;
-	bool idle = true;
+	bool none = idle_none(), idle = true;
 	s32 cpu = -1;
 
 	if (wake_flags & SCX_WAKE_FORK && nr_llcs > 1) {
 		llc = place_new(p, own);
 		if (llc != own)
 			count(nr_spread);
-	} else if (wake_flags & SCX_WAKE_SYNC) {
+	} else if (wake_flags & SCX_WAKE_SYNC && !none) {
 		cpu = place_sync(p, prev_cpu);
 		if (cpu >= 0)
 			count(nr_sync);
 	}
-	if (cpu < 0) {
+	if (cpu < 0 && !none) {
 		cpu = idle_claim_llc(p, prev_cpu, llc);
 		if (cpu >= 0)
 			count(nr_idle);
 	}
-	if (cpu < 0 && nr_llcs > 1 && overloaded(cpu_shard(prev_cpu))) {
-		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, SCX_PICK_IDLE_CORE);
+	if (cpu < 0 && !none && nr_llcs > 1 && overloaded(cpu_shard(prev_cpu))) {
+		cpu = idle_claim(p, SCX_PICK_IDLE_CORE);
 		if (cpu >= 0)
 			count(nr_spilled);
 	}
@@ -141,9 +141,9 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 	balance_wake();
 	if (nr_shards > 1 && overloaded(shard)) {
 		shard_mark(shard);
-		helper = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-	} else if (nr_cpu_ids > 1 && !compat_cpu_selected(enq_flags)) {
-		/* Nobody has looked for an idle CPU near it. */
+		helper = idle_claim(p, 0);
+	} else if (nr_cpu_ids > 1) {
+		/* Nobody has looked for an idle CPU near it, or one has gone idle since. */
 		helper = idle_claim_llc(p, task_cpu(p), shards[shard & (MAX_SHARDS - 1)].llc);
 	}
 	if (shard_call(shard, helper))

@@ -69,7 +69,7 @@ OP(void, vtime, enqueue, struct task_struct *p, u64 enq_flags)
 	}
 	dsq_insert_vtime(p, DSQ_MACHINE, slice_ns, vtime, enq_flags);
 	count(nr_queued);
-	if (idle_kick(p, enq_flags))
+	if (idle_kick(p))
 		count(nr_kicked);
 }
 

@@ -6,27 +6,21 @@ mod live;
 mod report;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rota_lab::job::{self, BIN_DIR, Job};
+use rota_lab::job::{self, BIN_DIR, Contender, Job, Machine, Ran};
 use rota_lab::kernel::{Kernel, Spec, Store};
 use rota_lab::topology::Topology;
 use rota_lab::vm::{Verdict, Vm};
-use rota_load::{spec::Workload, workloads};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::build_all::{self, Program};
 use crate::context::Context;
 use crate::setup::{self, Group, Toolchain};
-use crate::{kernels, stop, ui};
+use crate::{kernels, load, stop, ui};
 use live::Live;
-
-/// The shortest and longest run that make sense under emulation.
-const SECONDS: std::ops::RangeInclusive<f64> = 1.0..=600.0;
-/// Where a workload of the user's lies in the guest.
-const GUEST_WORKLOAD: &str = "/rota/workload.toml";
 
 /// Run a workload in a VM, first under the kernel's own scheduler, then under SCHED
 #[derive(clap::Args, Debug)]
@@ -44,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME|FILE", default_value = "mixed")]
     workload: String,
     /// How long it runs under each scheduler
-    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = seconds)]
+    #[arg(long = "for", value_name = "TIME", default_value = "10s", value_parser = load::seconds)]
     seconds: f64,
     /// Also write everything that was found to this file
     #[arg(long, value_name = "FILE")]
@@ -56,20 +50,13 @@ pub struct Args {
     options: Vec<String>,
 }
 
-/// Reads `10`, `10s` or `1.5s`.
-fn seconds(text: &str) -> Result<f64, String> {
-    let number = text.strip_suffix('s').unwrap_or(text);
-    let value = number.parse().ok().filter(|value| SECONDS.contains(value));
-    value.ok_or_else(|| format!("from {}s to {}s", SECONDS.start(), SECONDS.end()))
-}
-
 /// Runs `cargo xtask run`.
 pub fn run(args: Args, cx: &Context) -> Result<u8> {
     // Whatever can be wrong with the command line is found out before anything takes time.
     cx.require_scheduler(&args.scheduler)?;
     let topology: Topology = args.topology.parse()?;
     let spec: Spec = args.kernel.parse()?;
-    let (workload, files) = workload(&args.workload)?;
+    let (workload, files) = load::workload(&args.workload)?;
     if let Some(file) = &args.json {
         fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
     }
@@ -82,8 +69,12 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     let programs = build(cx, &args.scheduler)?;
 
     let job = Job::Compare(job::Compare {
-        sched: args.scheduler.clone(),
-        sched_args: args.options.clone(),
+        contenders: vec![Contender {
+            name: args.scheduler.clone(),
+            args: options(&args.options),
+            foreign: None,
+        }],
+        rounds: 1,
         workload,
         seconds: args.seconds,
     });
@@ -104,26 +95,6 @@ fn build(cx: &Context, scheduler: &str) -> Result<Vec<Program>> {
     let programs = build_all::guest_programs_in(&task, cx, &tools, &[scheduler.to_owned()])?;
     task.done("");
     Ok(programs)
-}
-
-/// The workload as the guest shall know it, and the file to bring along.
-fn workload(given: &str) -> Result<(String, Vec<(String, PathBuf)>)> {
-    if workloads::find(given).is_some() {
-        return Ok((given.to_owned(), Vec::new()));
-    }
-    let path = Path::new(given);
-    if !path.exists() {
-        let names: Vec<&str> = workloads::ALL.iter().map(|named| named.name).collect();
-        let names = names.join(", ");
-        return Err(stop::usage(format!(
-            "no workload or file `{given}`; there are: {names}"
-        )));
-    }
-    Workload::load(path).map_err(|error| stop::usage(error.to_string()))?;
-    Ok((
-        GUEST_WORKLOAD.to_owned(),
-        vec![(GUEST_WORKLOAD.to_owned(), path.to_owned())],
-    ))
 }
 
 /// What is booted.
@@ -155,18 +126,9 @@ fn compare(cx: &Context, guest: Guest<'_>, args: &Args) -> Result<u8> {
 
     let mut live = Live::new(&guest.kernel.release, &args.scheduler);
     let outcome = vm.run(&mut |event| live.take(event))?;
-    let found = live.finish();
-    if let Some((code, stderr)) = found.failed {
-        for line in &stderr {
-            ui::note(line);
-        }
-        ui::note(format!(
-            "{} did not start: exit code {code}",
-            args.scheduler
-        ));
-        return Ok(u8::try_from(code).unwrap_or(stop::FAILED));
-    }
-    let Some(compared) = found.compared else {
+    let mut found = live.finish();
+    let last = found.runs.pop().filter(|run| !run.sched.is_empty());
+    let (Some(after), Some(before)) = (last, found.runs.pop()) else {
         let console = dir.keep().join("console.log");
         bail!(
             "{}; the kernel's log is {}",
@@ -174,7 +136,10 @@ fn compare(cx: &Context, guest: Guest<'_>, args: &Args) -> Result<u8> {
             console.display()
         );
     };
-    report::print(&compared, &guest.topology.to_string())?;
+    if !after.attached {
+        return Ok(did_not_start(&after));
+    }
+    report::print(&found.machine, &before, &after, &guest.topology.to_string())?;
     if let Some(file) = &args.json {
         let all = json!({
             "kernel": guest.kernel.release,
@@ -182,47 +147,91 @@ fn compare(cx: &Context, guest: Guest<'_>, args: &Args) -> Result<u8> {
             "scheduler": args.scheduler,
             "options": args.options,
             "accelerator": outcome.accel.name(),
-            "compared": compared,
+            "compared": compared(&found.machine, &before, &after),
         });
         let text = serde_json::to_string_pretty(&all).context("writing JSON")?;
         fs::write(file, text + "\n").with_context(|| format!("writing {}", file.display()))?;
     }
     match outcome.verdict {
-        Verdict::Exited(code) => Ok(u8::try_from(code).unwrap_or(stop::FAILED)),
+        // A foul end of the scheduler has been shown; the guest itself did its job.
+        Verdict::Exited(_) => Ok(u8::try_from(after.exit_code).unwrap_or(stop::FAILED)),
         verdict => bail!("{verdict}; programs were in {BIN_DIR}"),
     }
+}
+
+/// Shows why, as the scheduler told it; its exit code, which is never that of success.
+fn did_not_start(run: &Ran) -> u8 {
+    for line in &run.stderr {
+        ui::note(line);
+    }
+    let code = match u8::try_from(run.exit_code) {
+        Ok(stop::OK) | Err(_) => stop::FAILED,
+        Ok(code) => code,
+    };
+    ui::note(format!("{} did not start: exit code {code}", run.sched));
+    code
+}
+
+/// Both runs as one object: all of the second, and the report of the first.
+fn compared(machine: &Machine, before: &Ran, after: &Ran) -> Value {
+    let mut all = json!(after);
+    if let Some(fields) = all.as_object_mut() {
+        fields.remove("report");
+        fields.insert("sched_report".into(), json!(after.report));
+        fields.insert("kernel_report".into(), json!(before.report));
+        fields.insert("machine".into(), json!(machine));
+    }
+    all
+}
+
+/// The user's options, and stats every second unless the user has chosen another time.
+fn options(given: &[String]) -> Vec<String> {
+    let chosen = given
+        .iter()
+        .any(|arg| arg == "--stats" || arg.starts_with("--stats="));
+    let stats = if chosen {
+        [].as_slice()
+    } else {
+        &["--stats", "1"]
+    };
+    stats
+        .iter()
+        .map(|word| (*word).to_owned())
+        .chain(given.iter().cloned())
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
     #[test]
-    fn times_have_seconds_and_limits() {
-        assert_eq!(seconds("10s"), Ok(10.0));
-        assert_eq!(seconds("1.5"), Ok(1.5));
-        for bad in ["0s", "601s", "NaN", "1m", "-1", ""] {
-            assert_eq!(seconds(bad), Err("from 1s to 600s".to_owned()), "{bad}");
+    fn stats_are_asked_for_unless_the_user_did() {
+        assert_eq!(options(&strings(&["-v"])), ["--stats", "1", "-v"]);
+        assert_eq!(options(&strings(&["--stats", "5"])), ["--stats", "5"]);
+        assert_eq!(options(&strings(&["--stats=5"])), ["--stats=5"]);
+    }
+
+    #[test]
+    fn a_scheduler_that_did_not_start_never_ends_with_success() {
+        let code = |exit_code| {
+            did_not_start(&Ran {
+                exit_code,
+                ..Ran::default()
+            })
+        };
+        assert_eq!([0, 3, 139, 300].map(code), [1, 3, 139, 1]);
+    }
+
+    #[test]
+    fn both_reports_are_in_the_object() {
+        let all = compared(&Machine::default(), &Ran::default(), &Ran::default());
+        for key in ["machine", "kernel_report", "sched_report", "counters"] {
+            assert!(all.get(key).is_some(), "{key}");
         }
-    }
-
-    #[test]
-    fn a_named_workload_needs_no_file_and_an_unknown_one_is_refused() {
-        assert_eq!(workload("mixed").unwrap(), ("mixed".to_owned(), Vec::new()));
-        let error = workload("nonesuch").unwrap_err();
-        assert!(error.to_string().contains("there are: mixed, "), "{error}");
-        assert_eq!(stop::code_of(&error), 2);
-    }
-
-    #[test]
-    fn a_bad_workload_file_is_refused_before_the_guest_boots() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("mine.toml");
-        fs::write(&path, "name = 3\n").unwrap();
-        let error = workload(path.to_str().unwrap()).unwrap_err();
-        assert_eq!(stop::code_of(&error), 2);
-        fs::write(&path, workloads::ALL[0].toml).unwrap();
-        let (name, files) = workload(path.to_str().unwrap()).unwrap();
-        assert_eq!(files, [(name, path)]);
     }
 }

@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use rota_load::report::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ pub const BIN_DIR: &str = "/rota/bin";
 pub enum Job {
     /// Run one command.
     Exec(Exec),
-    /// Run a workload under the kernel's own scheduler, then under one of ours.
+    /// Run a workload under the kernel's own scheduler and under others, in turn.
     Compare(Compare),
     /// Run lab cases for one scheduler.
     Cases(Cases),
@@ -53,18 +54,37 @@ pub struct TtySize {
     pub columns: u16,
 }
 
-/// Run one workload twice: without and with a scheduler.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// Run one workload under the kernel's own scheduler and under each contender, round after round.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Compare {
-    /// The scheduler's binary in [`BIN_DIR`].
-    pub sched: String,
-    /// The user's options for it.
-    #[serde(default)]
-    pub sched_args: Vec<String>,
+    /// The schedulers besides the kernel's own, each with another name.
+    pub contenders: Vec<Contender>,
+    /// How often all of them run.
+    pub rounds: u32,
     /// A workload that rota-load knows by name, or the path of a file in the guest.
     pub workload: String,
-    /// How long each of the two runs lasts.
+    /// How long each run lasts.
     pub seconds: f64,
+}
+
+/// A scheduler that takes part in a comparison.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contender {
+    /// Its binary in [`BIN_DIR`].
+    pub name: String,
+    /// Options for it.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// Set for one that is not Rota's: it prints no JSON, so the kernel alone says how it fares.
+    #[serde(default)]
+    pub foreign: Option<Foreign>,
+}
+
+/// What a scheduler from elsewhere needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    /// Where its shared libraries are in the guest.
+    pub library_dirs: Vec<String>,
 }
 
 /// Run lab cases one after another.
@@ -111,6 +131,10 @@ pub enum Event {
     Phase {
         /// Which one.
         phase: Phase,
+        /// In which round, from 0.
+        round: u32,
+        /// The scheduler; empty for the kernel's own.
+        sched: String,
         /// How long it is meant to last; 0 when that is not known.
         seconds: f64,
     },
@@ -121,15 +145,15 @@ pub enum Event {
         /// Totals since the scheduler attached.
         counters: BTreeMap<String, f64>,
     },
-    /// The scheduler of a comparison did not start.
+    /// The scheduler whose cost is wanted did not start.
     SchedFailed {
         /// Its exit code, or 128 + the signal that ended it.
         code: i32,
         /// What it wrote to stderr.
         stderr: Vec<String>,
     },
-    /// The comparison is done.
-    Compared(Box<Compared>),
+    /// One run of a comparison is over.
+    Ran(Box<Ran>),
     /// What a scheduler costs.
     Costs(Costs),
     /// A lab case starts.
@@ -194,7 +218,7 @@ pub enum Stream {
     Stderr,
 }
 
-/// The phases of a comparison, in order.
+/// The phases of a run in a comparison; the kernel's own scheduler has only the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
@@ -202,7 +226,7 @@ pub enum Phase {
     Kernel,
     /// The scheduler loads and attaches.
     Attach,
-    /// The workload runs under the scheduler.
+    /// The workload runs under it.
     Sched,
     /// The scheduler detaches.
     Detach,
@@ -254,20 +278,23 @@ pub struct SchedState {
     pub switch_all: bool,
 }
 
-/// Everything a comparison found.
+/// What one run of a comparison found.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Compared {
-    /// The guest.
-    pub machine: Machine,
-    /// The scheduler's binary.
+pub struct Ran {
+    /// The scheduler's binary; empty for the kernel's own, which fills in nothing but `round`,
+    /// `report`, `state_before` and `kernel_trouble`.
     pub sched: String,
-    /// Its own "started" line.
+    /// In which round, from 0.
+    pub round: u32,
+    /// What went wrong, in one line; nothing when the report is what the scheduler achieved.
+    pub failed: Option<String>,
+    /// The kernel has said that the scheduler runs.
+    pub attached: bool,
+    /// Its own "started" line; null from a foreign one.
     pub started: Value,
-    /// rota-load's report under the kernel's own scheduler.
-    pub kernel_report: Value,
-    /// rota-load's report under the scheduler.
-    pub sched_report: Value,
-    /// The scheduler's counters at its end.
+    /// rota-load's report.
+    pub report: Option<Report>,
+    /// The scheduler's counters at its end, if it was asked for stats.
     pub counters: BTreeMap<String, f64>,
     /// The kernel's sched_ext event counters, empty on kernels without them.
     pub events: BTreeMap<String, i64>,
@@ -279,15 +306,15 @@ pub struct Compared {
     pub stderr: Vec<String>,
     /// sched_ext before the scheduler started.
     pub state_before: SchedState,
-    /// sched_ext while it ran.
+    /// sched_ext when it had attached.
     pub state_during: SchedState,
     /// sched_ext after it ended.
     pub state_after: SchedState,
     /// Lines of the kernel log that tell of trouble.
     pub kernel_trouble: Vec<String>,
-    /// From SIGTERM to the scheduler's end.
+    /// From the request to stop to the scheduler's end.
     pub detach_ms: f64,
-    /// From the scheduler's start to its "started" line.
+    /// From the scheduler's start to the moment when the kernel ran it.
     pub attach_ms: f64,
 }
 
@@ -360,14 +387,18 @@ mod tests {
     #[test]
     fn jobs_and_events_survive_the_wire() {
         let job = Job::Compare(Compare {
-            sched: "scx_fifo".into(),
-            sched_args: vec!["--slice-us".into(), "5000".into()],
+            contenders: vec![Contender {
+                name: "scx_fifo".into(),
+                args: vec!["--slice-us".into(), "5000".into()],
+                foreign: None,
+            }],
+            rounds: 1,
             workload: "mixed".into(),
             seconds: 2.5,
         });
         let text = serde_json::to_string(&job).unwrap();
         assert!(
-            text.starts_with(r#"{"job":"compare","sched":"scx_fifo""#),
+            text.starts_with(r#"{"job":"compare","contenders":[{"name":"scx_fifo""#),
             "{text}"
         );
         assert_eq!(serde_json::from_str::<Job>(&text).unwrap(), job);

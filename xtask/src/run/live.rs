@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use rota_lab::job::{Compared, Event, Phase};
+use rota_lab::job::{Event, Machine, Phase, Ran};
 
-use super::report::number;
+use crate::figures::number;
 use crate::ui::{self, Task};
 
 /// How many counters fit into the line.
@@ -14,10 +14,10 @@ const SHOWN: usize = 5;
 /// What a run brought to light.
 #[derive(Default)]
 pub struct Found {
-    /// The comparison, when it got to its end.
-    pub compared: Option<Box<Compared>>,
-    /// The exit code and the last words of a scheduler that did not start.
-    pub failed: Option<(i32, Vec<String>)>,
+    /// The guest.
+    pub machine: Machine,
+    /// The runs, in order.
+    pub runs: Vec<Ran>,
 }
 
 /// The state of what is shown.
@@ -62,10 +62,8 @@ impl Live {
                 self.found = Found::default();
                 self.task = Some(ui::spinner(format!("booting Linux {}", self.kernel)));
             }
-            Event::SchedFailed { code, stderr } => {
-                self.found.failed = Some((*code, stderr.clone()));
-            }
-            Event::Compared(compared) => self.found.compared = Some(compared.clone()),
+            Event::Booted(machine) => self.found.machine = machine.clone(),
+            Event::Ran(run) => self.found.runs.push((**run).clone()),
             _ => {}
         }
     }
@@ -148,15 +146,12 @@ mod tests {
     #[test]
     fn a_restart_forgets_what_was_found() {
         let mut live = Live::new("7.3.4", "scx_fifo");
-        live.take(&Event::SchedFailed {
-            code: 3,
-            stderr: vec!["no sched_ext".into()],
-        });
+        live.take(&Event::Ran(Box::default()));
         live.take(&Event::Retrying {
             reason: "Oops: int3".into(),
         });
-        live.take(&Event::Compared(Box::default()));
+        live.take(&Event::Ran(Box::default()));
         let found = live.finish();
-        assert!(found.failed.is_none() && found.compared.is_some());
+        assert_eq!(found.runs.len(), 1);
     }
 }

@@ -11,6 +11,7 @@ mod compare;
 mod cost;
 mod exec;
 mod init;
+mod kconfig;
 mod kmsg;
 mod load;
 mod logger;

@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::process::Command;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::program::{OnLine, Program, Progress};
 use super::{Port, scx};
-use crate::job::Event;
+use crate::job::{Event, SchedState};
 
 /// Loading the BPF object takes seconds in an emulated guest on a busy host.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -35,6 +36,21 @@ impl Sched {
         })
     }
 
+    /// Starts `binary`, which is not one of ours and so prints no JSON, with libraries from
+    /// `library_dirs`.
+    pub fn spawn_foreign(
+        binary: &str,
+        args: &[String],
+        library_dirs: &[String],
+    ) -> io::Result<Self> {
+        let mut command = Command::new(binary);
+        command.args(args);
+        command.env("LD_LIBRARY_PATH", library_dirs.join(":"));
+        Ok(Self {
+            program: Program::spawn(&mut command, None)?,
+        })
+    }
+
     /// The process.
     pub fn program(&self) -> &Program {
         &self.program
@@ -49,6 +65,25 @@ impl Sched {
         match scx::wait_for("enabled", START_LIMIT) {
             Ok(()) => Ok(started),
             Err(_) => Err(self.last_progress()),
+        }
+    }
+
+    /// Waits until the kernel says that a scheduler runs that was not there at `before`; what else it
+    /// says of it then.
+    ///
+    /// This asks nothing of the scheduler. An error is its end or silence.
+    pub fn wait_attached(&self, before: &SchedState) -> Result<SchedState, Progress> {
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            let now = scx::snapshot();
+            let enabled = now.state == "enabled" && !now.ops.is_empty();
+            if enabled && (&now.ops, now.enable_seq) != (&before.ops, before.enable_seq) {
+                return Ok(now);
+            }
+            if !self.program.is_running() || Instant::now() > deadline {
+                return Err(self.last_progress());
+            }
+            thread::sleep(scx::POLL);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::job::SchedState;
 const ROOT: &str = "/sys/kernel/sched_ext";
 
 /// How often a state that is waited for is looked at.
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 
 /// Whether the kernel has sched_ext.
 pub fn exists() -> bool {

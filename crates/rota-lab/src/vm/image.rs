@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Fills a guest's initramfs: its first process, busybox, the programs under test and the job.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -33,7 +34,7 @@ pub fn build(programs: &[PathBuf], files: &[(String, PathBuf)], job: &Job) -> Re
     add_busybox(&mut tree)?;
     add_programs(&mut tree, programs)?;
     for (path, from) in files {
-        tree.host_file(path, 0o644, from);
+        tree.host_file(path, mode(from), from);
     }
     tree.file(
         JOB_PATH,
@@ -41,6 +42,14 @@ pub fn build(programs: &[PathBuf], files: &[(String, PathBuf)], job: &Job) -> Re
         serde_json::to_vec(job).expect("a job is plain data"),
     );
     Ok(tree)
+}
+
+/// A file that can be executed on the host can be in the guest.
+fn mode(file: &Path) -> u32 {
+    // One that cannot be read is named when the archive is written.
+    let executable =
+        std::fs::metadata(file).is_ok_and(|data| data.permissions().mode() & 0o111 != 0);
+    if executable { 0o755 } else { 0o644 }
 }
 
 fn add_programs(tree: &mut Initramfs, programs: &[PathBuf]) -> Result<()> {
@@ -139,6 +148,13 @@ mod tests {
         let path = dir.path().join("static");
         std::fs::write(&path, elf).unwrap();
         assert!(is_static(&path));
+    }
+
+    #[test]
+    fn files_stay_executable() {
+        assert_eq!(mode(&std::env::current_exe().unwrap()), 0o755);
+        assert_eq!(mode(Path::new("/etc/passwd")), 0o644);
+        assert_eq!(mode(Path::new("/nonexistent")), 0o644);
     }
 
     #[test]

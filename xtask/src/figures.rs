@@ -1,13 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The figures of a workload's report that schedulers are compared by.
+//! The figures of a workload's report that schedulers are compared by, for `run` and `compare`.
 
 use rota_load::report::GroupReport;
+
+/// Which of two values of a figure is the better one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// The higher one: work done.
+    Higher,
+    /// The lower one: time waited.
+    Lower,
+}
 
 /// A figure of a group of tasks.
 #[derive(Debug)]
 pub struct Figure {
     /// Its name in tables.
     pub name: &'static str,
+    /// Its unit, as [`Self::get`] gives it.
+    pub unit: &'static str,
+    /// Which way is better; nothing where neither is by itself: a share that one group gains another
+    /// one loses, and a move between CPUs may be what saved time.
+    pub better: Option<Better>,
     /// How to show a value.
     pub show: fn(f64) -> String,
     /// The value of a group, if it has one.
@@ -18,36 +32,50 @@ pub struct Figure {
 pub const FIGURES: [Figure; 7] = [
     Figure {
         name: "CPUs' worth",
+        unit: "CPUs",
+        better: None,
         show: |v| format!("{v:.2}"),
         get: |g| Some(g.share),
     },
     Figure {
         name: "ops/s",
+        unit: "1/s",
+        better: Some(Better::Higher),
         show: number,
         get: |g| (g.ops > 0).then_some(g.ops_per_s),
     },
     Figure {
         name: "wake-up p50",
+        unit: "us",
+        better: Some(Better::Lower),
         show: time,
         get: |g| g.wakeup_us.map(|w| w.p50),
     },
     Figure {
         name: "wake-up p99",
+        unit: "us",
+        better: Some(Better::Lower),
         show: time,
         get: |g| g.wakeup_us.map(|w| w.p99),
     },
     Figure {
         name: "longest gap",
+        unit: "us",
+        better: Some(Better::Lower),
         show: time,
         get: |g| g.longest_gap_us,
     },
     Figure {
         name: "migrations",
+        unit: "moves",
+        better: None,
         show: number,
         get: |g| Some(g.migrations as f64),
     },
     Figure {
         name: "missed frames",
+        unit: "frames",
+        better: Some(Better::Lower),
         show: number,
         get: |g| (g.kind == "frame").then_some(g.misses as f64),
     },

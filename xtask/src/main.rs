@@ -2,6 +2,7 @@
 //! `cargo xtask`: everything that is done with Rota's sources, one command per file.
 
 mod build_all;
+mod compare;
 mod context;
 mod cost;
 mod elf;
@@ -52,6 +53,7 @@ enum Command {
     Tidy(tidy::Args),
     Vm(vm::Args),
     Cost(cost::Args),
+    Compare(compare::Args),
 }
 
 fn main() -> ExitCode {
@@ -76,5 +78,6 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Tidy(args) => tidy::run(args, &cx),
         Command::Vm(args) => vm::run(args, &cx),
         Command::Cost(args) => cost::run(args, &cx),
+        Command::Compare(args) => compare::run(args, &cx),
     }
 }

@@ -3,7 +3,7 @@
 //! Rota's, side by side.
 
 mod live;
-mod report;
+pub mod report;
 
 use std::fs;
 use std::path::PathBuf;

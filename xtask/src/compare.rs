@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! `cargo xtask compare`: several schedulers and the kernel's own, several rounds each, in one
+//! guest: a table of what differs by more than chance, JSON, and a picture.
+
+mod chart;
+mod foreign;
+mod results;
+mod stats;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rota_lab::job::{self, Contender, Event, Job, Machine, Ran};
+use rota_lab::kernel::{Spec, Store};
+use rota_lab::topology::Topology;
+use rota_lab::vm::{Accel, Clock, Outcome, Verdict, Vm};
+use serde_json::json;
+
+use crate::build_all::{self, GUEST_INIT};
+use crate::context::Context;
+use crate::setup::{self, Group, Toolchain};
+use crate::ui::Task;
+use crate::{kernels, load, run, stop, ui};
+use foreign::Foreign;
+use results::{KERNEL_SCHED, Results};
+
+/// An instruction takes 2^3 ns with --counted: about as long as with the host's clock.
+const SHIFT: u8 = 3;
+/// The emulator's processor has no `cmpxchg16b`, without which Linux 6.18 and newer cannot allocate
+/// where it may not wait, so gives no BPF arena and no task storage, unless its caches are of the
+/// kind that is debugged. `F` checks least. It costs all schedulers alike; ours do without, so it is
+/// for foreign ones alone.
+const NO_CX16: &str = "slab_debug=F,kmalloc-*";
+/// Programs that a guest has besides schedulers, so names that no scheduler may have.
+const TAKEN: [&str; 3] = [KERNEL_SCHED, GUEST_INIT, "rota-load"];
+
+/// Compare schedulers with the kernel's own, several rounds in one VM
+///
+/// For each figure of the workload: the median over the rounds, the range from the lowest to the
+/// highest round, the ratio of the medians to that of the kernel's own scheduler (eevdf), and a
+/// verdict. A scheduler is better or worse only if the ranges do not overlap; fewer than 3 rounds
+/// give no verdict. The order changes from round to round. Exit code 1 if a scheduler failed or a
+/// figure is missing.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Schedulers of Rota, separated by commas
+    #[arg(long, value_name = "SCHED,...", value_delimiter = ',')]
+    sched: Vec<String>,
+    /// A sched_ext scheduler from elsewhere, an executable of this machine, which is brought along
+    /// with its shared libraries; repeat for more
+    #[arg(long, value_name = "FILE")]
+    foreign: Vec<PathBuf>,
+    /// What to run: a name (see `rota-load list`) or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "messaging")]
+    workload: String,
+    /// The kernel: a series (6.18), a release (7.2.12), or a bzImage
+    #[arg(long, value_name = "KERNEL", default_value = "7.3")]
+    kernel: Spec,
+    /// The machine: sockets x cores x threads (2x2x2), numa:2x2x1
+    #[arg(long, value_name = "TOPOLOGY", default_value = "1x4x1")]
+    topology: Topology,
+    /// How many rounds
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    repeat: u32,
+    /// How long the workload runs under each scheduler in each round
+    #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = load::seconds)]
+    seconds: f64,
+    /// Let time pass by instructions, so that the result is the same every time
+    #[arg(long)]
+    counted: bool,
+    /// Another interleaving, with --counted
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "counted")]
+    seed: u64,
+    /// Also write everything that was found to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Also draw the ratios into this file, as SVG
+    #[arg(long, value_name = "FILE")]
+    chart: Option<PathBuf>,
+    #[command(flatten)]
+    install: setup::Install,
+}
+
+/// Runs `cargo xtask compare`.
+pub fn run(args: Args, cx: &Context) -> Result<u8> {
+    // Whatever can be wrong with the command line is found out before anything takes time.
+    for name in &args.sched {
+        cx.require_scheduler(name)?;
+    }
+    let foreign: Vec<Foreign> = args
+        .foreign
+        .iter()
+        .map(|path| Foreign::find(path))
+        .collect::<Result<_>>()?;
+    let contenders = contenders(&args.sched, &foreign)?;
+    let (workload, mut files) = load::workload(&args.workload)?;
+    for file in args.json.iter().chain(&args.chart) {
+        save(file, "")?;
+    }
+
+    let store = Store::open()?;
+    let mut groups = kernels::groups(&store, std::slice::from_ref(&args.kernel))?;
+    groups.push(Group::Build);
+    setup::ensure(cx, &groups, args.install)?;
+    let kernel = kernels::get(&store, &args.kernel)?;
+    let programs = programs(cx, &args.sched, &foreign)?;
+    files.extend(foreign.iter().flat_map(Foreign::files));
+
+    let job = Job::Compare(job::Compare {
+        contenders: contenders.clone(),
+        rounds: args.repeat,
+        workload,
+        seconds: args.seconds,
+    });
+    let dir = cx.guest_dir("compare")?;
+    let mut vm = Vm::new(&kernel, &args.topology, &programs, &job, dir.path());
+    vm.files = files;
+    if args.counted {
+        let seed = args.seed;
+        vm.clock = Clock::Counted { shift: SHIFT, seed };
+    }
+    if !foreign.is_empty() && (args.counted || Accel::best() == Accel::Tcg) {
+        vm.append.push(NO_CX16.to_owned());
+    }
+    let runs = args.repeat * (u32::try_from(contenders.len()).unwrap_or(u32::MAX - 1) + 1);
+    // Loading takes up to half a minute where the host is slow, and counted time up to four times
+    // as long as the host's.
+    vm.limits.total = (Duration::from_secs_f64(args.seconds * 4.0) + Duration::from_secs(60))
+        * runs
+        + Duration::from_secs(300);
+
+    let mut live = Live::new(&kernel.release, args.repeat, runs);
+    let outcome = vm.run(&mut |event| live.take(event))?;
+    let mut found = live.finish();
+    found.schedulers = contenders.into_iter().map(|one| one.name).collect();
+    let unfinished = unfinished(&outcome.verdict).map(|what| {
+        let console = dir.keep().join("console.log");
+        format!("{what}; the kernel's log is {}", console.display())
+    });
+    report(&args, &found, &outcome, unfinished)
+}
+
+/// All that take part besides the kernel's own scheduler.
+fn contenders(ours: &[String], foreign: &[Foreign]) -> Result<Vec<Contender>> {
+    let ours = ours.iter().map(|name| Contender {
+        name: name.clone(),
+        ..Contender::default()
+    });
+    let all: Vec<Contender> = ours.chain(foreign.iter().map(Foreign::contender)).collect();
+    if all.is_empty() {
+        return Err(stop::usage(
+            "nothing to compare; name schedulers with --sched A,B or --foreign FILE",
+        ));
+    }
+    let mut names: BTreeSet<&str> = TAKEN.into();
+    for contender in &all {
+        if !names.insert(&contender.name) {
+            return Err(stop::usage(format!(
+                "the name `{}` is taken already; each scheduler needs another one",
+                contender.name
+            )));
+        }
+    }
+    Ok(all)
+}
+
+/// What the guest has on its `PATH`: only the schedulers that are wanted, as each takes a minute to
+/// build.
+fn programs(cx: &Context, ours: &[String], foreign: &[Foreign]) -> Result<Vec<PathBuf>> {
+    let tools = Toolchain::find()?;
+    let task = ui::spinner("building the schedulers");
+    let built = build_all::guest_programs_in(&task, cx, &tools, ours)?;
+    task.done("");
+    let built = built.into_iter().map(|program| program.path);
+    let foreign = foreign.iter().map(|foreign| foreign.path.clone());
+    Ok(built.chain(foreign).collect())
+}
+
+/// What a comparison found.
+#[derive(Default)]
+struct Found {
+    machine: Machine,
+    /// All but the kernel's own, in the order of the command line.
+    schedulers: Vec<String>,
+    runs: Vec<Ran>,
+}
+
+/// Follows a comparison while it runs.
+struct Live {
+    kernel: String,
+    rounds: u32,
+    runs: u32,
+    task: Task,
+    found: Found,
+}
+
+impl Live {
+    fn new(kernel: &str, rounds: u32, runs: u32) -> Self {
+        Self {
+            kernel: kernel.to_owned(),
+            rounds,
+            runs,
+            task: ui::spinner(format!("booting Linux {kernel}")),
+            found: Found::default(),
+        }
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event {
+            Event::Booted(machine) => {
+                self.found.machine = machine.clone();
+                let label = "comparing";
+                let task = std::mem::replace(&mut self.task, ui::bar(label, self.runs.into()));
+                task.done("");
+            }
+            Event::Phase {
+                phase: job::Phase::Kernel | job::Phase::Attach,
+                round,
+                sched,
+                ..
+            } => {
+                let name = if sched.is_empty() {
+                    KERNEL_SCHED
+                } else {
+                    sched
+                };
+                let (round, rounds) = (round + 1, self.rounds);
+                self.task.tell(format!("round {round}/{rounds}: {name}"));
+            }
+            Event::Ran(run) => {
+                self.found.runs.push((**run).clone());
+                self.task.reach(self.found.runs.len() as u64);
+            }
+            Event::Retrying { reason } => {
+                self.task.print(format!("starting again: {reason}"));
+                self.found = Found::default();
+                self.task = ui::spinner(format!("booting Linux {}", self.kernel));
+            }
+            _ => {}
+        }
+    }
+
+    fn finish(self) -> Found {
+        self.task.done("");
+        self.found
+    }
+}
+
+/// What a guest says that did not get to its end.
+fn unfinished(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Exited(_) => None,
+        verdict => Some(verdict.to_string()),
+    }
+}
+
+/// Prints and writes what there is; the exit code.
+fn report(args: &Args, found: &Found, outcome: &Outcome, unfinished: Option<String>) -> Result<u8> {
+    let mut results = Results::of(&found.schedulers, &found.runs);
+    results.problems.extend(unfinished);
+    let topology = args.topology.to_string();
+    let who = format!("{} and {KERNEL_SCHED}", found.schedulers.join(", "));
+    let headline = run::report::headline(&found.machine, &who, &topology);
+    let rounds = if args.repeat == 1 { "round" } else { "rounds" };
+    let clock = if args.counted {
+        format!(", counted time, seed {}", args.seed)
+    } else {
+        String::new()
+    };
+    let how = format!(
+        "workload {}, {} {rounds} of {} s{clock}, {}",
+        args.workload,
+        args.repeat,
+        args.seconds,
+        outcome.accel.name()
+    );
+    ui::out(format!("\n{headline}\n{how}"));
+    results.print();
+    if (args.repeat as usize) < stats::ROUNDS_MIN {
+        ui::out(format!(
+            "\nno verdicts: they take {} rounds",
+            stats::ROUNDS_MIN
+        ));
+    }
+    for run in &found.runs {
+        for line in &run.kernel_trouble {
+            ui::out(format!("kernel log ({}): {line}", results::called(run)));
+        }
+    }
+    if let Some(file) = &args.json {
+        let all = json!({
+            "kernel": found.machine.kernel,
+            "machine": found.machine,
+            "topology": topology,
+            "workload": args.workload,
+            "seconds": args.seconds,
+            "rounds": args.repeat,
+            "clock": if args.counted { "counted" } else { "host" },
+            "seed": args.counted.then_some(args.seed),
+            "accelerator": outcome.accel.name(),
+            "spread": "min..max",
+            "schedulers": found.schedulers,
+            "figures": results.to_json(),
+            "problems": results.problems,
+            "runs": found.runs,
+        });
+        let text = serde_json::to_string_pretty(&all).context("writing JSON")?;
+        save(file, &(text + "\n"))?;
+    }
+    if let Some(file) = &args.chart {
+        let title = format!("{} on {topology}: ratios to {KERNEL_SCHED}", args.workload);
+        let subtitle = format!("Linux {}, {how}", found.machine.kernel);
+        save(file, &chart::draw(&title, &subtitle, &results.rows))?;
+    }
+    for problem in &results.problems {
+        ui::note(problem);
+    }
+    Ok(if results.problems.is_empty() {
+        stop::OK
+    } else {
+        stop::FAILED
+    })
+}
+
+fn save(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parse(words: &[&str]) -> Result<Args, i32> {
+        let words = ["compare"].iter().chain(words);
+        let parsed = Line::try_parse_from(words);
+        parsed
+            .map(|line| line.args)
+            .map_err(|error| error.exit_code())
+    }
+
+    fn names(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_command_line_has_lists_limits_and_defaults() {
+        let args = parse(&["--sched", "scx_fifo,scx_llc", "--for", "1.5s"]).unwrap();
+        assert_eq!(args.sched, ["scx_fifo", "scx_llc"]);
+        assert_eq!((args.repeat, args.seconds), (5, 1.5));
+        assert_eq!(args.workload, "messaging");
+        let bad: [&[&str]; 7] = [
+            &["--repeat", "0"],
+            &["--repeat", "51"],
+            &["--for", "0s"],
+            &["--topology", "0x1"],
+            &["--seed", "3"],
+            &["--kernel", "4.19x"],
+            &["scx_fifo"],
+        ];
+        for words in bad {
+            assert_eq!(parse(words).unwrap_err(), 2, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn each_scheduler_has_a_name_of_its_own() {
+        let foreign = [Foreign::find(Path::new("/bin/sh")).unwrap()];
+        let all = contenders(&names(&["scx_fifo"]), &foreign).unwrap();
+        let foreign_ones: Vec<_> = all.iter().map(|one| one.foreign.is_some()).collect();
+        assert_eq!(
+            (all[1].name.as_str(), foreign_ones),
+            ("sh", vec![false, true])
+        );
+        for taken in [&["scx_fifo", "scx_fifo"], &["sh", "scx_fifo"]] {
+            let error = contenders(&names(taken), &foreign).unwrap_err();
+            assert_eq!(stop::code_of(&error), 2);
+            assert!(error.to_string().contains("is taken already"), "{error}");
+        }
+        let error = contenders(&[], &[]).unwrap_err();
+        assert!(error.to_string().contains("--foreign FILE"), "{error}");
+    }
+
+    #[test]
+    fn a_restart_forgets_what_was_found() {
+        let mut live = Live::new("7.3.4", 5, 10);
+        live.take(&Event::Booted(Machine::default()));
+        live.take(&Event::Ran(Box::default()));
+        live.take(&Event::Retrying {
+            reason: "Oops: int3".into(),
+        });
+        live.take(&Event::Ran(Box::default()));
+        assert_eq!(live.finish().runs.len(), 1);
+    }
+
+    #[test]
+    fn a_guest_that_did_not_end_is_a_problem() {
+        assert_eq!(unfinished(&Verdict::Exited(3)), None);
+        let panic = Verdict::Panic("Oops".into());
+        assert!(unfinished(&panic).unwrap().contains("panicked"));
+    }
+}

@@ -17,6 +17,10 @@ use crate::job::{Event, SchedState};
 /// Loading the BPF object takes seconds in an emulated guest on a busy host.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// The kernel counts a scheduler a moment after it says that it runs; one that does not count at all
+/// is not waited for any longer than this.
+const COUNT_LIMIT: Duration = Duration::from_secs(1);
+
 /// A scheduler that was started. It is killed when this is dropped.
 #[derive(Debug)]
 pub struct Sched {
@@ -74,11 +78,14 @@ impl Sched {
     /// This asks nothing of the scheduler. An error is its end or silence.
     pub fn wait_attached(&self, before: &SchedState) -> Result<SchedState, Progress> {
         let deadline = Instant::now() + START_LIMIT;
+        let mut enabled_at = None;
         loop {
             let now = scx::snapshot();
-            let enabled = now.state == "enabled" && !now.ops.is_empty();
-            if enabled && (&now.ops, now.enable_seq) != (&before.ops, before.enable_seq) {
-                return Ok(now);
+            if now.state == "enabled" && !now.ops.is_empty() {
+                let since = *enabled_at.get_or_insert_with(Instant::now);
+                if now.enable_seq != before.enable_seq || since.elapsed() > COUNT_LIMIT {
+                    return Ok(now);
+                }
             }
             if !self.program.is_running() || Instant::now() > deadline {
                 return Err(self.last_progress());

@@ -138,7 +138,8 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     found.schedulers = contenders.into_iter().map(|one| one.name).collect();
     let unfinished = unfinished(&outcome.verdict).map(|what| {
         let console = dir.keep().join("console.log");
-        format!("{what}; the kernel's log is {}", console.display())
+        let latest = &found.latest;
+        format!("{latest}{what}; the kernel's log is {}", console.display())
     });
     report(&args, &found, &outcome, unfinished)
 }
@@ -186,6 +187,8 @@ struct Found {
     /// All but the kernel's own, in the order of the command line.
     schedulers: Vec<String>,
     runs: Vec<Ran>,
+    /// The run that was started last, as the user reads it.
+    latest: String,
 }
 
 /// Follows a comparison while it runs.
@@ -229,6 +232,7 @@ impl Live {
                 };
                 let (round, rounds) = (round + 1, self.rounds);
                 self.task.tell(format!("round {round}/{rounds}: {name}"));
+                self.found.latest = format!("{name} (round {round}): ");
             }
             Event::Ran(run) => {
                 self.found.runs.push((**run).clone());

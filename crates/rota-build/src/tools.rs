@@ -34,13 +34,18 @@ pub fn clang() -> Result<PathBuf> {
 ///
 /// pkg-config knows; where it does not answer, the linker will. The search is
 /// confined to archives: a shared library among the inputs would make the
-/// executable ask for a dynamic loader that is not there.
+/// executable ask for a dynamic loader that is not there. Of another
+/// architecture's libelf this machine's pkg-config knows nothing; whoever
+/// builds for one says what it needs.
 pub fn link_static_libraries() {
     /// What libbpf-sys links already.
     const LINKED: [&str; 2] = ["-lelf", "-lz"];
 
     let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();
     if !features.split(',').any(|feature| feature == "crt-static") {
+        return;
+    }
+    if env::var_os("HOST") != env::var_os("TARGET") {
         return;
     }
     let Ok(output) = Command::new("pkg-config")

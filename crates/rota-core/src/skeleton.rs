@@ -6,7 +6,6 @@
 //! implements it for each policy through [`policy_glue!`](crate::policy_glue),
 //! so that the names of bpf-common's variables are checked by the compiler.
 
-use std::ffi::c_char;
 use std::mem::MaybeUninit;
 
 use libbpf_rs::skel::{OpenSkel, Skel, SkelBuilder};
@@ -166,19 +165,21 @@ pub trait Bpf: 'static {
 }
 
 /// Copy as much of `text` as fits into a zeroed C array, leaving a NUL at the end.
-pub fn copy_c_string(to: &mut [c_char], text: &str) {
+///
+/// A `char` of BPF is signed on every machine; that of the host's own C is not on arm64.
+pub fn copy_c_string(to: &mut [i8], text: &str) {
     let room = to.len().saturating_sub(1);
     for (to, from) in to[..room].iter_mut().zip(text.bytes()) {
-        *to = from as c_char;
+        *to = from.cast_signed();
     }
 }
 
 /// The text in a C array up to its NUL.
-pub fn read_c_string(from: &[c_char]) -> String {
+pub fn read_c_string(from: &[i8]) -> String {
     let bytes: Vec<u8> = from
         .iter()
         .take_while(|c| **c != 0)
-        .map(|c| *c as u8)
+        .map(|c| c.cast_unsigned())
         .collect();
     String::from_utf8_lossy(&bytes).into_owned()
 }

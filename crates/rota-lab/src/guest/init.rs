@@ -120,7 +120,8 @@ fn loopback_up() -> io::Result<()> {
     // SAFETY: all-zero bytes are a valid ifreq, a struct of integers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
-        *to = from.cast_signed();
+        // C's own char, signed or not.
+        *to = *from as libc::c_char;
     }
     let up = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("the flags are small");
     request.ifr_ifru.ifru_flags = up;

@@ -4,6 +4,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::arch::Arch;
+
 /// Shorthand for this crate's results.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -61,8 +63,11 @@ pub enum Error {
         needed: u64,
     },
     /// A file that was to be booted cannot be.
-    #[error("{} is no x86 kernel image (bzImage)", .0.display())]
-    NoKernelImage(PathBuf),
+    #[error("{image} is no {arch} kernel image ({form})", image = .0.display(), arch = .1, form = image_form(*.1))]
+    NoKernelImage(PathBuf, Arch),
+    /// The series that has to be built is built for one architecture only.
+    #[error("Linux 6.12 is not built for {0} guests; choose a newer series")]
+    NotBuilt(Arch),
     /// A program that was run failed.
     #[error("{program} failed ({status}): {detail}")]
     Program {
@@ -102,6 +107,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// What QEMU boots on a machine of this kind.
+fn image_form(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "bzImage",
+        Arch::Arm64 => "an uncompressed Image",
+    }
 }
 
 /// Said to be needed where nobody knows how much more would have been written.

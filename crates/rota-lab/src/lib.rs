@@ -10,6 +10,7 @@
 //! Nothing here needs root, a C library or a disk image, and nothing is written outside the cache
 //! directory and the directory of a run.
 
+pub mod arch;
 pub mod cases;
 pub mod error;
 pub mod guest;

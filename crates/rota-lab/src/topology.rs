@@ -4,15 +4,21 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::arch::Arch;
 use crate::error::Error;
 
 /// The accepted forms, for messages and help texts.
 pub const FORMS: &str = "SOCKETSxCORESxTHREADS (2x2x2), SOCKETSxDIESxCORESxTHREADS (1x2x2x1; a die \
     is an LLC), numa:2x2x1 (a node for each socket), and -N at the end for N CPUs that are \
-    offline at boot (1x4x1-2)";
+    offline at boot (1x4x1-2); or hybrid:STRONG+WEAK (hybrid:2+2) for CPUs of two strengths";
 
 /// More CPUs than this take minutes to boot when they are emulated.
 pub const MAX_CPUS: usize = 128;
+
+/// The capacity of a strong CPU, as the kernel counts it.
+pub const STRONG: u32 = 1024;
+/// That of a weak one; the kernel's documentation has it as an example.
+pub const WEAK: u32 = 446;
 
 /// Tells the guest, on the kernel's command line, how many CPUs stay online.
 pub(crate) const ONLINE_CPUS: &str = "rota.online_cpus";
@@ -26,9 +32,33 @@ pub struct Topology {
     threads: usize,
     numa: bool,
     offline: usize,
+    /// Of the CPUs of a hybrid machine, how many are weak: the last ones.
+    weak: usize,
 }
 
 impl Topology {
+    /// What the machine is.
+    pub fn arch(&self) -> Arch {
+        if self.is_hybrid() {
+            Arch::Arm64
+        } else {
+            Arch::X86_64
+        }
+    }
+
+    /// Whether some CPUs are stronger than others.
+    pub fn is_hybrid(&self) -> bool {
+        self.weak > 0
+    }
+
+    /// The capacity of each CPU, the strong ones first.
+    pub fn capacities(&self) -> Vec<u32> {
+        let cpus = self.possible_cpus();
+        let strong = cpus - self.weak;
+        let of = |cpu| if cpu < strong { STRONG } else { WEAK };
+        (0..cpus).map(of).collect()
+    }
+
     /// CPUs online at boot.
     pub fn cpus(&self) -> usize {
         self.possible_cpus() - self.offline
@@ -123,19 +153,14 @@ impl FromStr for Topology {
             given: given.into(),
             reason: reason.into(),
         };
+        if let Some(rest) = given.strip_prefix("hybrid:") {
+            return hybrid(rest).map_err(|reason| bad(&reason));
+        }
         let (numa, rest) = match given.strip_prefix("numa:") {
             Some(rest) => (true, rest),
             None => (false, given),
         };
-        let number = |word: &str| {
-            let digits = word.bytes().all(|b| b.is_ascii_digit());
-            let value = if digits {
-                word.parse::<usize>().ok()
-            } else {
-                None
-            };
-            value.ok_or_else(|| bad(&format!("`{word}` is not a number")))
-        };
+        let number = |word: &str| number(word).map_err(|reason| bad(&reason));
         let (shape, offline) = match rest.split_once('-') {
             Some((shape, offline)) => (shape, number(offline)?),
             None => (rest, 0),
@@ -173,8 +198,36 @@ impl FromStr for Topology {
             threads,
             numa,
             offline,
+            weak: 0,
         })
     }
+}
+
+/// Reads `2+2`; an error is what is wrong with it.
+fn hybrid(text: &str) -> Result<Topology, String> {
+    let (strong, weak) = text
+        .split_once('+')
+        .ok_or("it has no strong and weak CPUs")?;
+    let (strong, weak) = (number(strong)?, number(weak)?);
+    if strong == 0 || weak == 0 {
+        return Err("a count is 0".into());
+    }
+    let cores = strong.checked_add(weak).filter(|&cpus| cpus <= MAX_CPUS);
+    Ok(Topology {
+        sockets: 1,
+        dies: 1,
+        cores: cores.ok_or_else(|| format!("more than {MAX_CPUS} CPUs"))?,
+        threads: 1,
+        numa: false,
+        offline: 0,
+        weak,
+    })
+}
+
+fn number(word: &str) -> Result<usize, String> {
+    let digits = word.bytes().all(|b| b.is_ascii_digit());
+    let value = if digits { word.parse().ok() } else { None };
+    value.ok_or_else(|| format!("`{word}` is not a number"))
 }
 
 impl fmt::Display for Topology {
@@ -186,7 +239,11 @@ impl fmt::Display for Topology {
             threads,
             numa,
             offline,
+            weak,
         } = self;
+        if *weak > 0 {
+            return write!(f, "hybrid:{}+{weak}", cores - weak);
+        }
         write!(f, "{}{sockets}x", if *numa { "numa:" } else { "" })?;
         if *dies > 1 {
             write!(f, "{dies}x")?;
@@ -232,6 +289,18 @@ mod tests {
     }
 
     #[test]
+    fn a_hybrid_machine_is_one_cluster_of_strong_and_weak_cpus() {
+        let t = topology("hybrid:2+4");
+        assert_eq!(t.to_string(), "hybrid:2+4");
+        assert_eq!((t.cpus(), t.llcs(), t.nodes(), t.smt()), (6, 1, 1, 1));
+        assert_eq!(t.capacities(), [1024, 1024, 446, 446, 446, 446]);
+        assert_eq!(t.arch(), Arch::Arm64);
+        let alike = topology("2x2x2");
+        assert_eq!((alike.arch(), alike.is_hybrid()), (Arch::X86_64, false));
+        assert_eq!(alike.capacities(), [1024; 8]);
+    }
+
+    #[test]
     fn one_die_needs_no_mention() {
         assert_eq!(topology("2x1x2x2"), topology("2x2x2"));
         assert_eq!(topology("2x1x2x2").to_string(), "2x2x2");
@@ -254,6 +323,12 @@ mod tests {
             ("1x2x1-2", "no CPU is online"),
             ("1x2x1-", "not a number"),
             ("numa:1x4x1", "one socket"),
+            ("hybrid:4", "no strong and weak"),
+            ("hybrid:2+0", "a count is 0"),
+            ("hybrid:0+2", "a count is 0"),
+            ("hybrid:2+two", "`two` is not a number"),
+            ("hybrid:2+2-1", "`2-1` is not a number"),
+            ("hybrid:100+29", "more than 128 CPUs"),
         ];
         for (name, reason) in table {
             let message = name.parse::<Topology>().unwrap_err().to_string();

@@ -9,7 +9,11 @@ use nix::sys::termios::{self, ControlFlags, SetArg};
 
 use crate::job::{Event, Input};
 
+#[cfg(not(target_arch = "aarch64"))]
 const DEVICE: &str = "/dev/ttyS1";
+/// The first of this kind: the kernel's log is on a port of another.
+#[cfg(target_arch = "aarch64")]
+const DEVICE: &str = "/dev/ttyS0";
 
 /// Writes events, a line each, from any thread.
 #[derive(Debug, Clone)]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::spec::{BUILT, Release};
 use super::{Spec, mirror, program, require_space};
+use crate::arch::Arch;
 use crate::error::{Error, IoContext as _, Result};
 use crate::{OnProgress, Progress};
 
@@ -22,6 +23,8 @@ use crate::{OnProgress, Progress};
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Suites with sched_ext kernels, and the stable one with the source and the kernel without it.
 const SUITES: [&str; 4] = ["trixie-backports", "trixie", "sid", "forky"];
+/// That with the libraries.
+const STABLE: &str = SUITES[1];
 /// Lists are taken as they are for this long.
 const FRESH: Duration = Duration::from_secs(6 * 60 * 60);
 /// apt is given up when it has not moved for this long.
@@ -74,23 +77,29 @@ pub fn source_package() -> String {
 /// apt with the private configuration.
 #[derive(Debug)]
 pub struct Archive {
+    arch: Arch,
     dir: PathBuf,
     config: PathBuf,
     updated: Cell<bool>,
 }
 
 impl Archive {
-    /// Sets apt up under `cache`. Whoever calls this holds the lock on it.
-    pub fn open(cache: &Path) -> Result<Self> {
+    /// Sets apt up under `cache`, for packages of `arch`, which apt knows no other of. Whoever calls
+    /// this holds the lock on it.
+    pub fn open(cache: &Path, arch: Arch) -> Result<Self> {
         if !Path::new(KEYRING).exists() {
             return Err(Error::MissingPackages(vec!["debian-archive-keyring"]));
         }
-        let dir = cache.join("apt");
+        let dir = match arch {
+            Arch::X86_64 => cache.join("apt"),
+            Arch::Arm64 => cache.join("apt-arm64"),
+        };
         for below in ["lists/partial", "archives/partial"] {
             let below = dir.join(below);
             fs::create_dir_all(&below).at("creating", &below)?;
         }
         let archive = Self {
+            arch,
             config: dir.join("apt.conf"),
             dir,
             updated: Cell::new(false),
@@ -101,7 +110,7 @@ impl Archive {
 
     fn configure(&self, mirror: &str) -> Result<()> {
         let settings = program::output(Command::new("apt-config").arg("dump"))?;
-        let sources = sources(mirror);
+        let sources = sources(mirror, self.arch);
         let write = |path: &Path, text: &str| fs::write(path, text).at("writing", path);
         let list = self.dir.join("sources.list");
         if fs::read_to_string(&list).is_ok_and(|old| old != sources) {
@@ -110,7 +119,7 @@ impl Archive {
         }
         write(&list, &sources)?;
         write(&self.dir.join("status"), "")?;
-        write(&self.config, &config(&self.dir, &settings))
+        write(&self.config, &config(&self.dir, self.arch, &settings))
     }
 
     /// Finds the package with the kernel that `spec` names.
@@ -196,6 +205,18 @@ impl Archive {
         })
     }
 
+    /// Downloads `package` out of the stable suite into `scratch`: what programs are linked with
+    /// shall not be newer than what links them.
+    pub fn download_stable(
+        &self,
+        package: &str,
+        scratch: &Path,
+        on_progress: OnProgress<'_>,
+    ) -> Result<PathBuf> {
+        self.update_if_old(on_progress)?;
+        self.download_deb(&format!("{package}/{STABLE}"), scratch, on_progress)
+    }
+
     fn download_deb(
         &self,
         package: &str,
@@ -269,7 +290,7 @@ impl Archive {
     fn kernels(&self) -> Result<Vec<Package>> {
         let mut command = self.apt("apt-cache");
         let names = program::output(command.args(["pkgnames", "linux-"]))?;
-        Ok(kernels(&names))
+        Ok(kernels(&names, self.arch))
     }
 
     fn apt(&self, tool: &str) -> Command {
@@ -364,15 +385,16 @@ fn fetched(line: &str) -> Option<f64> {
     Some((percent / 100.0).clamp(0.0, 1.0))
 }
 
-fn sources(mirror: &str) -> String {
+fn sources(mirror: &str, arch: Arch) -> String {
+    let arch = arch.debian();
     let line = |suite| {
-        format!("deb [arch=amd64 target=Packages signed-by={KEYRING}] {mirror} {suite} main\n")
+        format!("deb [arch={arch} target=Packages signed-by={KEYRING}] {mirror} {suite} main\n")
     };
     SUITES.map(line).concat()
 }
 
 /// A configuration that takes nothing from the machine but how to reach the network.
-fn config(dir: &Path, machine: &str) -> String {
+fn config(dir: &Path, arch: Arch, machine: &str) -> String {
     let at = |below: &str| dir.join(below).display().to_string();
     let own = [
         // No hooks of the machine: they expect root, and this is not its business.
@@ -387,8 +409,8 @@ fn config(dir: &Path, machine: &str) -> String {
         ("Dir::State::Status", at("status")),
         ("Dir::Cache", at("")),
         ("Dir::Cache::Archives", at("archives")),
-        ("APT::Architecture", "amd64".into()),
-        ("APT::Architectures", "amd64".into()),
+        ("APT::Architecture", arch.debian().into()),
+        ("APT::Architectures", arch.debian().into()),
         ("APT::Sandbox::User", "root".into()),
         ("Acquire::Languages", "none".into()),
         // Lists stay compressed.
@@ -407,10 +429,10 @@ fn config(dir: &Path, machine: &str) -> String {
 }
 
 /// The kernels among package names; of two packages of one release the one that holds the image.
-fn kernels(names: &str) -> Vec<Package> {
+fn kernels(names: &str, arch: Arch) -> Vec<Package> {
     let mut found = BTreeMap::new();
     for name in names.lines() {
-        if let Some((release, only_image)) = Release::of_package(name)
+        if let Some((release, only_image)) = Release::of_package(name, arch)
             && (only_image || !found.contains_key(&release))
         {
             found.insert(release, name.to_owned());
@@ -461,7 +483,7 @@ linux-binary-7.2.13+deb14-cloud-amd64
 ";
 
     fn chosen(spec: &str) -> Option<String> {
-        choose(&kernels(NAMES), &spec.parse().unwrap()).map(|package| package.name)
+        choose(&kernels(NAMES, Arch::X86_64), &spec.parse().unwrap()).map(|package| package.name)
     }
 
     #[test]
@@ -483,8 +505,30 @@ linux-binary-7.2.13+deb14-cloud-amd64
     }
 
     #[test]
+    fn each_architecture_has_its_own_kernels() {
+        let names = NAMES.replace("amd64", "arm64");
+        assert_eq!(kernels(&names, Arch::X86_64), []);
+        let spec = "7.2.12".parse().unwrap();
+        let package = choose(&kernels(&names, Arch::Arm64), &spec).unwrap();
+        assert_eq!(package.name, "linux-binary-7.2.12+deb13-cloud-arm64");
+    }
+
+    #[test]
+    fn apt_is_told_of_one_architecture_only() {
+        let config = config(Path::new("/c/apt-arm64"), Arch::Arm64, "");
+        assert!(config.contains("APT::Architecture \"arm64\";\n"));
+        assert!(config.contains("APT::Architectures \"arm64\";\n"));
+        let sources = sources("http://mirror.example/debian", Arch::Arm64);
+        assert!(
+            sources
+                .lines()
+                .all(|line| line.starts_with("deb [arch=arm64 "))
+        );
+    }
+
+    #[test]
     fn what_there_is_is_listed_by_series() {
-        let available = newest_of_each_series(&kernels(NAMES));
+        let available = newest_of_each_series(&kernels(NAMES, Arch::X86_64));
         assert_eq!(available, ["6.12.107", "6.16.12", "7.2.13"]);
     }
 
@@ -523,7 +567,7 @@ linux-binary-7.2.13+deb14-cloud-amd64
         let machine = "Acquire::http::Proxy \"http://proxy.example:3128\";\n\
             Acquire::IndexTargets::deb::Packages \"\";\nAPT::Update::Post-Invoke \"\";\n\
             Acquire::Check-Valid-Until \"false\";\n";
-        let config = config(Path::new("/c/apt"), machine);
+        let config = config(Path::new("/c/apt"), Arch::X86_64, machine);
         assert!(config.contains("Acquire::http::Proxy \"http://proxy.example:3128\";\n"));
         assert!(config.contains("Acquire::Check-Valid-Until"));
         assert!(!config.contains("IndexTargets") && !config.contains("Post-Invoke"));
@@ -532,7 +576,7 @@ linux-binary-7.2.13+deb14-cloud-amd64
 
     #[test]
     fn every_suite_is_signed_by_debian() {
-        let sources = sources("http://mirror.example/debian");
+        let sources = sources("http://mirror.example/debian", Arch::X86_64);
         assert_eq!(sources.lines().count(), SUITES.len());
         for line in sources.lines() {
             assert!(line.contains(&format!(

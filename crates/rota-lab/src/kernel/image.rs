@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A bzImage as a file: is it one, which release, which hash.
+//! A kernel as a file, a bzImage or an arm64 Image: is it one, which release, which hash.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -8,6 +8,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use super::{Kernel, Release};
+use crate::arch::Arch;
 use crate::error::{Error, IoContext as _, Result};
 
 /// Where the boot protocol puts its signature in the setup header.
@@ -19,9 +20,15 @@ const SECTOR: usize = 0x200;
 /// The setup code, version text included, is no longer than this.
 const SETUP_MAX: u64 = 64 * 512;
 
-/// A kernel that the user has.
-pub fn open(path: &Path) -> Result<Kernel> {
-    let release = release(path)?;
+/// Where an arm64 kernel puts its signature. Its header has no version text; the kernel has one, for
+/// its log.
+const ARM_MAGIC_AT: usize = 0x38;
+const ARM_MAGIC: &[u8] = b"ARMd";
+const BANNER: &[u8] = b"Linux version ";
+
+/// A kernel for `arch` that the user has.
+pub fn open(path: &Path, arch: Arch) -> Result<Kernel> {
+    let release = release(path, arch)?;
     let series = release
         .parse::<Release>()
         .map_or_else(|_| release.clone(), |r| r.series());
@@ -33,14 +40,37 @@ pub fn open(path: &Path) -> Result<Kernel> {
     })
 }
 
-/// What `uname -r` will say under the kernel in `path`.
-pub fn release(path: &Path) -> Result<String> {
+/// What `uname -r` will say under the kernel for `arch` in `path`.
+pub fn release(path: &Path, arch: Arch) -> Result<String> {
+    let found = match arch {
+        Arch::X86_64 => release_in(&setup(path)?),
+        Arch::Arm64 => release_in_arm64(&fs::read(path).at("reading", path)?),
+    };
+    found.ok_or_else(|| Error::NoKernelImage(path.to_owned(), arch))
+}
+
+/// The part of a bzImage with the header.
+fn setup(path: &Path) -> Result<Vec<u8>> {
     let mut setup = Vec::new();
     let file = File::open(path).at("opening", path)?;
     file.take(SETUP_MAX)
         .read_to_end(&mut setup)
         .at("reading", path)?;
-    release_in(&setup).ok_or_else(|| Error::NoKernelImage(path.to_owned()))
+    Ok(setup)
+}
+
+fn release_in_arm64(image: &[u8]) -> Option<String> {
+    if image.get(ARM_MAGIC_AT..)?.get(..ARM_MAGIC.len())? != ARM_MAGIC {
+        return None;
+    }
+    // The kernel also has the words in a format string.
+    memchr::memmem::find_iter(image, BANNER).find_map(|at| {
+        let text = &image[at + BANNER.len()..];
+        let word = text.split(|byte| byte.is_ascii_whitespace()).next()?;
+        let release = std::str::from_utf8(word).ok()?;
+        release.parse::<Release>().ok()?;
+        Some(release.to_owned())
+    })
 }
 
 fn release_in(setup: &[u8]) -> Option<String> {
@@ -85,6 +115,17 @@ pub mod tests {
             release_in(&bzimage("6.12.9-rota")).as_deref(),
             Some("6.12.9-rota")
         );
+    }
+
+    #[test]
+    fn the_release_of_an_arm64_kernel_is_that_of_its_banner() {
+        let mut image = vec![0; 0x100];
+        image[ARM_MAGIC_AT..ARM_MAGIC_AT + 4].copy_from_slice(ARM_MAGIC);
+        assert_eq!(release_in_arm64(&image), None);
+        image.extend_from_slice(b"Linux version %s (%s)\0Linux version 7.3.4-arm64 (builder) #1");
+        assert_eq!(release_in_arm64(&image).as_deref(), Some("7.3.4-arm64"));
+        image[ARM_MAGIC_AT] = b'?';
+        assert_eq!(release_in_arm64(&image), None);
     }
 
     #[test]

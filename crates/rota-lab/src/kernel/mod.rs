@@ -9,6 +9,7 @@ mod lock;
 mod mirror;
 mod program;
 mod spec;
+mod sysroot;
 
 use std::env;
 use std::fs;
@@ -19,7 +20,9 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 pub use spec::{Release, Spec};
+pub use sysroot::Sysroot;
 
+use crate::arch::Arch;
 use crate::error::{Error, IoContext as _, Result};
 use crate::{OnProgress, Progress};
 use apt::Archive;
@@ -42,7 +45,7 @@ pub struct Kernel {
     pub series: String,
     /// What `uname -r` will say.
     pub release: String,
-    /// The bzImage.
+    /// The bzImage, or the Image of an arm64 kernel.
     pub image: PathBuf,
     /// Where it came from: the package with its version, `built`, or `file`.
     pub origin: String,
@@ -64,6 +67,7 @@ struct Record {
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    arch: Arch,
 }
 
 impl Store {
@@ -85,7 +89,21 @@ impl Store {
         fs::create_dir_all(&kernels).at("creating", &kernels)?;
         Ok(Self {
             dir: dir.to_owned(),
+            arch: Arch::default(),
         })
+    }
+
+    /// The same cache, as far as it is for guests of `arch`.
+    pub fn on(&self, arch: Arch) -> Self {
+        Self {
+            dir: self.dir.clone(),
+            arch,
+        }
+    }
+
+    /// The architecture of the guests.
+    pub fn arch(&self) -> Arch {
+        self.arch
     }
 
     /// Where the cache is.
@@ -93,7 +111,7 @@ impl Store {
         &self.dir
     }
 
-    /// All kernels in the cache, oldest release first.
+    /// All kernels in the cache, of every architecture, oldest release first.
     pub fn list(&self) -> Result<Vec<Kernel>> {
         let mut found = self.records()?;
         found.sort_by(|a, b| a.1.release.cmp(&b.1.release));
@@ -107,10 +125,10 @@ impl Store {
     /// does not count.
     pub fn find(&self, spec: &Spec) -> Result<Option<Kernel>> {
         if let Spec::File(path) = spec {
-            return image::open(path).map(Some);
+            return image::open(path, self.arch).map(Some);
         }
         let mut found = self.records()?;
-        found.retain(|(_, record)| record.is(spec));
+        found.retain(|(_, record)| record.release.arch() == self.arch && record.is(spec));
         found.sort_by(|a, b| b.1.release.preference(&a.1.release));
         let sound = found.into_iter().find(|(dir, record)| {
             let checked = record.check(&dir.join(IMAGE));
@@ -132,7 +150,8 @@ impl Store {
     /// Like [`Store::get`], but asks the archive whether there is a newer one.
     pub fn fetch(&self, spec: &Spec, on_progress: OnProgress<'_>) -> Result<Kernel> {
         match spec {
-            Spec::File(path) => image::open(path),
+            Spec::File(path) => image::open(path, self.arch),
+            Spec::Built if self.arch != Arch::X86_64 => Err(Error::NotBuilt(self.arch)),
             Spec::Built => self.build(on_progress),
             Spec::Series(..) | Spec::Release(_) | Spec::WithoutSchedExt => {
                 self.download(spec, on_progress)
@@ -155,7 +174,7 @@ impl Store {
         let scratch = self.scratch(BUILD_PREFIX)?;
         let (archive, source) = {
             let _lock = self.lock("apt.lock", on_progress)?;
-            let archive = Archive::open(&self.dir)?;
+            let archive = Archive::open(&self.dir, Arch::X86_64)?;
             let source = archive.download_source(scratch.path(), on_progress)?;
             (archive, source)
         };
@@ -167,7 +186,7 @@ impl Store {
 
     fn download(&self, spec: &Spec, on_progress: OnProgress<'_>) -> Result<Kernel> {
         let _lock = self.lock("apt.lock", on_progress)?;
-        let archive = Archive::open(&self.dir)?;
+        let archive = Archive::open(&self.dir, self.arch)?;
         let package = archive.resolve(spec, on_progress)?;
         let exact = Spec::Release(package.release.to_string());
         if let Some(kernel) = self.find(&exact)? {
@@ -187,7 +206,7 @@ impl Store {
         origin: String,
         config: Option<String>,
     ) -> Result<Kernel> {
-        let release = image::release(path)?;
+        let release = image::release(path, self.arch)?;
         let (bytes, sha256) = image::digest(path)?;
         let record = Record {
             release: release.parse()?,
@@ -358,6 +377,28 @@ mod tests {
             .map(|kernel| kernel.series)
             .collect();
         assert_eq!(all, ["6.18", "6.18", "7.3"]);
+    }
+
+    #[test]
+    fn kernels_of_another_architecture_do_not_count() {
+        let (_dir, store) = store();
+        add(&store, "7.3.4+deb13-cloud-amd64", None);
+        let arm = store.on(Arch::Arm64);
+        assert_eq!(arm.find(&spec("7.3")).unwrap(), None);
+        let from = store.dir().join("kernels/7.3.4+deb13-cloud-amd64");
+        let to = store.dir().join("kernels/7.3.5+deb13-cloud-arm64");
+        fs::create_dir(&to).unwrap();
+        fs::copy(from.join(IMAGE), to.join(IMAGE)).unwrap();
+        let record = fs::read_to_string(from.join(RECORD)).unwrap();
+        let record = record.replace("7.3.4", "7.3.5").replace("amd64", "arm64");
+        fs::write(to.join(RECORD), record).unwrap();
+        let release = |store: &Store| store.find(&spec("7.3")).unwrap().unwrap().release;
+        assert_eq!(release(&arm), "7.3.5+deb13-cloud-arm64");
+        assert_eq!(release(&store), "7.3.4+deb13-cloud-amd64");
+        assert!(matches!(
+            arm.get(&Spec::Built, &mut quiet),
+            Err(Error::NotBuilt(_))
+        ));
     }
 
     #[test]

@@ -8,10 +8,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Arch;
 use crate::error::Error;
 
-/// The flavour that is fetched: small, without hardware drivers, everything for guests built in.
-const FLAVOUR: &str = "-cloud-amd64";
+/// The flavour that is fetched, before the architecture: small, without hardware drivers,
+/// everything for guests built in.
+const FLAVOUR: &str = "-cloud-";
 /// The series that Debian ships without sched_ext and that is therefore built.
 pub(super) const BUILT: (u32, u32) = (6, 12);
 
@@ -107,7 +109,13 @@ impl Release {
         let Some(rest) = whole.strip_prefix(wanted) else {
             return false;
         };
-        rest.is_empty() || rest == FLAVOUR || rest.starts_with(['+', '-']) && !wanted.contains('+')
+        let flavour = || rest.strip_prefix(FLAVOUR) == Some(self.arch().debian());
+        rest.is_empty() || rest.starts_with(['+', '-']) && !wanted.contains('+') || flavour()
+    }
+
+    /// The architecture that it is for.
+    pub(super) fn arch(&self) -> Arch {
+        Arch::of_release(&self.rest)
     }
 
     /// Orders by which is taken when both match: the higher number; of one number the build for
@@ -118,15 +126,16 @@ impl Release {
             .then_with(|| other.rest.cmp(&self.rest))
     }
 
-    /// The release that the package `name` holds, if it holds a kernel image at all, and whether
-    /// this is the kind of package with nothing but the image.
-    pub(super) fn of_package(name: &str) -> Option<(Self, bool)> {
+    /// The release that the package `name` holds, if it holds a kernel image for `arch` at all, and
+    /// whether this is the kind of package with nothing but the image.
+    pub(super) fn of_package(name: &str, arch: Arch) -> Option<(Self, bool)> {
         let (release, only_image) = match name.strip_prefix("linux-binary-") {
             Some(release) => (release, true),
             None => (name.strip_prefix("linux-image-")?, false),
         };
         let release: Self = release.parse().ok()?;
-        let ours = release.parts == 3 && release.rest.ends_with(FLAVOUR);
+        let flavour = release.rest.strip_suffix(arch.debian());
+        let ours = release.parts == 3 && flavour.is_some_and(|rest| rest.ends_with(FLAVOUR));
         ours.then_some((release, only_image))
     }
 }
@@ -237,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn a_release_is_for_one_architecture() {
+        let release = |text: &str| text.parse::<Release>().unwrap();
+        let arm = release("7.3.4+deb13-cloud-arm64");
+        assert_eq!(arm.arch(), Arch::Arm64);
+        assert!(arm.is("7.3.4+deb13") && !arm.is("7.3.4+deb13-cloud-amd64"));
+        assert_eq!(release("6.12.107-rota").arch(), Arch::X86_64);
+    }
+
+    #[test]
     fn newer_releases_are_preferred_and_of_equals_the_backport() {
         let names = [
             "7.2.9+deb13-c",
@@ -251,7 +269,13 @@ mod tests {
 
     #[test]
     fn kernel_packages_are_told_from_their_relatives() {
-        let kernel = |name| Release::of_package(name).map(|(r, only)| (r.to_string(), only));
+        let of =
+            |name, arch| Release::of_package(name, arch).map(|(r, only)| (r.to_string(), only));
+        let kernel = |name| of(name, Arch::X86_64);
+        let arm = "linux-binary-7.3.4+deb13-cloud-arm64";
+        let release = "7.3.4+deb13-cloud-arm64".to_owned();
+        assert_eq!(of(arm, Arch::Arm64), Some((release, true)));
+        assert_eq!(of("linux-image-6.18.15+deb13-arm64", Arch::Arm64), None);
         assert_eq!(
             kernel("linux-image-6.18.15+deb13-cloud-amd64"),
             Some(("6.18.15+deb13-cloud-amd64".into(), false))
@@ -261,6 +285,7 @@ mod tests {
             Some(("7.3.4+deb13-cloud-amd64".into(), true))
         );
         for name in [
+            arm,
             "linux-image-cloud-amd64",
             "linux-image-6.18.15+deb13-amd64",
             "linux-image-6.18.15+deb13-cloud-amd64-dbg",

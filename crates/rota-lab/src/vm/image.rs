@@ -12,6 +12,7 @@ use crate::job::{BIN_DIR, JOB_PATH, Job};
 
 /// The guest's first process, by the name of its file.
 const GUEST: &str = "rota-guest";
+const BUSYBOX: &str = "busybox";
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n";
 const GROUP: &str = "root:x:0:\nnogroup:x:65534:\n";
@@ -31,7 +32,7 @@ pub fn build(programs: &[PathBuf], files: &[(String, PathBuf)], job: &Job) -> Re
         .symlink("/sbin", "bin")
         .symlink("/usr/bin", "../bin")
         .symlink("/usr/sbin", "../bin");
-    add_busybox(&mut tree)?;
+    add_busybox(&mut tree, programs)?;
     add_programs(&mut tree, programs)?;
     for (path, from) in files {
         tree.host_file(path, mode(from), from);
@@ -57,7 +58,7 @@ fn add_programs(tree: &mut Initramfs, programs: &[PathBuf]) -> Result<()> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name == GUEST {
             tree.host_file("/init", 0o755, path);
-        } else {
+        } else if name != BUSYBOX {
             tree.host_file(&format!("{BIN_DIR}/{name}"), 0o755, path);
         }
     }
@@ -69,16 +70,18 @@ fn add_programs(tree: &mut Initramfs, programs: &[PathBuf]) -> Result<()> {
     Err(source).at("looking for the guest's first process", GUEST)
 }
 
-fn add_busybox(tree: &mut Initramfs) -> Result<()> {
+fn add_busybox(tree: &mut Initramfs, programs: &[PathBuf]) -> Result<()> {
     let missing = || Error::MissingPackages(vec!["busybox-static"]);
-    let busybox = find_program("busybox")
+    let busybox = find_program(BUSYBOX)
         .filter(|path| is_static(path))
         .ok_or_else(missing)?;
     let list = Command::new(&busybox)
         .arg("--list")
         .output()
         .at("running", &busybox)?;
-    tree.host_file("/bin/busybox", 0o755, &busybox);
+    // Another machine's cannot be asked here what it can do, but it is hardly anything else.
+    let given = programs.iter().find(|path| path.ends_with(BUSYBOX));
+    tree.host_file("/bin/busybox", 0o755, given.unwrap_or(&busybox));
     for applet in String::from_utf8_lossy(&list.stdout).lines() {
         let path = format!("/bin/{applet}");
         if !tree.contains(&path) {

@@ -3,6 +3,7 @@
 //! point in waiting any longer.
 
 mod console;
+mod device_tree;
 mod host_cpu;
 mod image;
 mod interrupt;
@@ -22,6 +23,7 @@ pub use interrupt::requested as interrupted;
 pub(crate) use qemu::find_program;
 pub use qemu::{Accel, Clock};
 
+use crate::arch::Arch;
 use crate::error::{Error, IoContext as _, Result};
 use crate::job::{Event, INPUT_MAX, Input, Job};
 use crate::kernel::Kernel;
@@ -60,7 +62,8 @@ pub struct Vm<'a> {
     pub kernel: &'a Kernel,
     /// The CPUs.
     pub topology: &'a Topology,
-    /// Static programs for the guest's `PATH`; `rota-guest` must be one of them.
+    /// Static programs for the guest's `PATH`; `rota-guest` must be one of them. One called `busybox`
+    /// takes the place of this machine's, for a guest of another architecture.
     pub programs: &'a [PathBuf],
     /// More files: where in the guest, and which file of the host.
     pub files: Vec<(String, PathBuf)>,
@@ -167,21 +170,28 @@ impl<'a> Vm<'a> {
         interrupt::watch();
         let initramfs = self.dir.join("initramfs");
         image::build(self.programs, &self.files, self.job)?.write_file(&initramfs)?;
-        let outcome = self.attempts(&initramfs, on_event);
+        let files = Files {
+            device_tree: match self.topology.arch() {
+                Arch::X86_64 => None,
+                Arch::Arm64 => Some(device_tree::make(self.topology, self.dir)?),
+            },
+            initramfs,
+        };
+        let outcome = self.attempts(&files, on_event);
         // It is large, and can be made again at any time.
-        let _ = fs::remove_file(&initramfs);
+        let _ = fs::remove_file(&files.initramfs);
         outcome
     }
 
-    fn attempts(&mut self, initramfs: &Path, on_event: &mut dyn FnMut(&Event)) -> Result<Outcome> {
-        let reason = match self.attempt(initramfs, on_event, 0)? {
+    fn attempts(&mut self, files: &Files, on_event: &mut dyn FnMut(&Event)) -> Result<Outcome> {
+        let reason = match self.attempt(files, on_event, 0)? {
             Attempt::Done(outcome) => return Ok(outcome),
             Attempt::Innocent(reason) => reason,
         };
         let first = self.dir.join(CONSOLE);
         fs::rename(&first, self.dir.join("console.retried.log")).at("renaming", &first)?;
         on_event(&Event::Retrying { reason });
-        match self.attempt(initramfs, on_event, 1)? {
+        match self.attempt(files, on_event, 1)? {
             Attempt::Done(outcome) => Ok(outcome),
             Attempt::Innocent(_) => unreachable!("only a first attempt is forgiven"),
         }
@@ -189,14 +199,14 @@ impl<'a> Vm<'a> {
 
     fn attempt(
         &mut self,
-        initramfs: &Path,
+        files: &Files,
         on_event: &mut dyn FnMut(&Event),
         retries: u32,
     ) -> Result<Attempt> {
         let console_path = self.dir.join(CONSOLE);
         fs::write(&console_path, "").at("creating", &console_path)?;
         let accel = match self.clock {
-            Clock::Host => Accel::best(),
+            Clock::Host => Accel::best(self.topology.arch()),
             Clock::Counted { .. } => Accel::Tcg,
         };
         let machine = qemu::Machine {
@@ -204,7 +214,8 @@ impl<'a> Vm<'a> {
             clock: self.clock,
             topology: self.topology,
             kernel: &self.kernel.image,
-            initramfs,
+            initramfs: &files.initramfs,
+            device_tree: files.device_tree.as_deref(),
             console: &console_path,
             append: &self.append,
         };
@@ -248,6 +259,12 @@ impl<'a> Vm<'a> {
             console: console_path,
         }))
     }
+}
+
+/// What a guest is booted with, in the directory of the run.
+struct Files {
+    initramfs: PathBuf,
+    device_tree: Option<PathBuf>,
 }
 
 enum Attempt {

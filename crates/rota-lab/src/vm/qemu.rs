@@ -17,11 +17,19 @@ use nix::unistd::Pid;
 
 use super::host_cpu::HostCpu;
 use super::tsc;
+use crate::arch::Arch;
 use crate::error::{Error, Result};
 use crate::topology::Topology;
 
-/// The program.
-const QEMU: &str = "qemu-system-x86_64";
+/// The program that emulates an x86 PC, and may use KVM.
+const QEMU_X86: &str = "qemu-system-x86_64";
+/// The program that emulates arm64.
+const QEMU_ARM: &str = "qemu-system-aarch64";
+
+/// i440fx, because with q35 a counted run is not the same twice.
+const PC: &str = "pc";
+/// QEMU's own board, with an interrupt controller that any number of CPUs can share.
+const VIRT: &str = "virt,gic-version=3";
 
 /// The emulator, one virtual CPU at a time: all at once is faster, but then QEMU 7.2 corrupts kernel
 /// text that is patched.
@@ -30,6 +38,10 @@ const TCG: &str = "tcg,thread=single";
 /// cmpxchg16b, QEMU 7.2 now and then takes the flags from an operand when an interrupt follows: half
 /// the boots of Debian's 6.12 end in a double fault, and none without it.
 const TCG_CPU: &str = "max,-cx16,vendor=GenuineIntel";
+
+/// Everything that an arm64 processor can have, but pointers are signed with a simple function: the
+/// architecture's own takes most of an emulator's time.
+const ARM_CPU: &str = "max,pauth-impdef=on";
 
 /// What executes the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +53,11 @@ pub enum Accel {
 }
 
 impl Accel {
-    /// The best that works on this machine, found out once.
-    pub fn best() -> Self {
+    /// The best that works on this machine for guests of `arch`, found out once.
+    pub fn best(arch: Arch) -> Self {
+        if arch != Arch::X86_64 {
+            return Self::Tcg;
+        }
         static BEST: OnceLock<Accel> = OnceLock::new();
         *BEST.get_or_init(|| if kvm_works() { Self::Kvm } else { Self::Tcg })
     }
@@ -90,6 +105,8 @@ pub struct Machine<'a> {
     pub topology: &'a Topology,
     pub kernel: &'a Path,
     pub initramfs: &'a Path,
+    /// What tells the kernel of its machine, where firmware does not.
+    pub device_tree: Option<&'a Path>,
     pub console: &'a Path,
     /// Added to the kernel's command line.
     pub append: &'a [String],
@@ -97,16 +114,26 @@ pub struct Machine<'a> {
 
 impl Machine<'_> {
     fn args(&self) -> Vec<OsString> {
-        // i440fx, because with q35 a counted run is not the same twice.
-        let mut args: Vec<OsString> = ["-M", "pc", "-nodefaults", "-display", "none", "-no-reboot"]
-            .map(Into::into)
-            .into();
+        let arch = self.topology.arch();
+        let board = match arch {
+            Arch::X86_64 => PC,
+            Arch::Arm64 => VIRT,
+        };
+        let mut args: Vec<OsString> =
+            ["-M", board, "-nodefaults", "-display", "none", "-no-reboot"]
+                .map(Into::into)
+                .into();
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match (self.clock, self.accel) {
             (Clock::Host, Accel::Kvm) => push(&["-accel", "kvm", "-cpu", "host"]),
-            (Clock::Host, Accel::Tcg) => push(&["-accel", TCG, "-cpu", TCG_CPU]),
+            (Clock::Host, Accel::Tcg) => push(&["-accel", TCG, "-cpu", cpu(arch)]),
             (Clock::Counted { shift, seed }, _) => {
-                push(&["-accel", TCG, "-cpu", &format!("{TCG_CPU},-rdrand,-rdseed")]);
+                let cpu = match arch {
+                    Arch::X86_64 => format!("{TCG_CPU},-rdrand,-rdseed"),
+                    // Its random numbers follow from the seed.
+                    Arch::Arm64 => ARM_CPU.to_owned(),
+                };
+                push(&["-accel", TCG, "-cpu", &cpu]);
                 push(&["-icount", &format!("shift={shift},sleep=off,align=off")]);
                 push(&[
                     "-rtc",
@@ -121,21 +148,30 @@ impl Machine<'_> {
         option("-kernel", self.kernel.into());
         option("-initrd", self.initramfs.into());
         option("-append", self.command_line().into());
-        let mut console = OsString::from("file,id=console,path=");
-        // A comma separates options, so one in a path is doubled.
-        console.push(self.console.to_string_lossy().replace(',', ",,"));
-        option("-chardev", console);
+        if let Some(device_tree) = self.device_tree {
+            option("-dtb", device_tree.into());
+        }
+        option("-chardev", with_path("file,id=console,path=", self.console));
         option("-chardev", "stdio,id=protocol,signal=off".into());
         option("-serial", "chardev:console".into());
-        option("-serial", "chardev:protocol".into());
+        match arch {
+            Arch::X86_64 => option("-serial", "chardev:protocol".into()),
+            // The board has one port, and room for cards.
+            Arch::Arm64 => option("-device", "pci-serial,chardev=protocol".into()),
+        }
         args
     }
 
     fn command_line(&self) -> String {
         // Nothing secret is in a guest: mitigations only cost time, random addresses only make
         // traces harder to compare.
+        let arch = self.topology.arch();
+        let console = match arch {
+            Arch::X86_64 => "console=ttyS0",
+            Arch::Arm64 => "console=ttyAMA0",
+        };
         let mut words = vec![
-            "console=ttyS0",
+            console,
             "panic=-1",
             "oops=panic",
             "nokaslr",
@@ -144,8 +180,12 @@ impl Machine<'_> {
         // What would use CPU time beside the lab's tests, for seconds after a boot: the kernel's
         // tests of its ciphers, and its statistics of memory accesses.
         words.extend(["cryptomgr.notests=1", "damon_stat.enabled=0"]);
-        // An emulated timer on a busy host may fail the kernel's test of its interrupt.
-        words.extend(["rdinit=/init", "tsc=reliable", "no_timer_check", "audit=0"]);
+        words.push("rdinit=/init");
+        if arch == Arch::X86_64 {
+            // An emulated timer on a busy host may fail the kernel's test of its interrupt.
+            words.extend(["tsc=reliable", "no_timer_check"]);
+        }
+        words.push("audit=0");
         if matches!(self.clock, Clock::Counted { .. }) {
             words.push("random.trust_cpu=off");
             // QEMU turns to the next CPU when a timer is due. If all ticks came at once, each CPU
@@ -153,6 +193,7 @@ impl Machine<'_> {
             words.push("skew_tick=1");
         }
         let tsc = match (self.clock, self.accel) {
+            _ if arch != Arch::X86_64 => None,
             (Clock::Host, Accel::Tcg) => tsc::khz().map(|khz| format!("tsc_early_khz={khz}")),
             _ => None,
         };
@@ -165,7 +206,8 @@ impl Machine<'_> {
 
     /// Starts QEMU with pipes to the protocol port.
     pub fn start(&self) -> Result<Process> {
-        let mut command = Command::new(program()?);
+        let arch = self.topology.arch();
+        let mut command = Command::new(program(arch)?);
         command.args(self.args());
         command
             .stdin(Stdio::piped())
@@ -186,7 +228,7 @@ impl Machine<'_> {
         };
         // SAFETY: the closure only makes system calls, which is allowed between fork and exec.
         unsafe { command.pre_exec(prepare) };
-        let child = command.spawn().map_err(|error| qemu_error(&error))?;
+        let child = command.spawn().map_err(|error| qemu_error(arch, &error))?;
         Ok(Process {
             child,
             _host_cpu: host_cpu,
@@ -194,15 +236,59 @@ impl Machine<'_> {
     }
 }
 
-fn qemu_error(error: &io::Error) -> Error {
+/// Writes the device tree of an arm64 machine to `path`, as QEMU would hand it to the kernel.
+pub fn dump_device_tree(topology: &Topology, path: &Path) -> Result<()> {
+    let arch = topology.arch();
+    let mut command = Command::new(program(arch)?);
+    command.arg("-M");
+    command.arg(with_path(&format!("{VIRT},dumpdtb="), path));
+    command.args(["-cpu", ARM_CPU, "-nodefaults", "-display", "none"]);
+    command.args(topology.qemu_args()).stdin(Stdio::null());
+    let output = command.output().map_err(|error| qemu_error(arch, &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let words = text.lines().next().unwrap_or("no device tree");
+    Err(Error::Qemu {
+        detail: words.to_owned(),
+    })
+}
+
+/// An option that ends with a path. A comma separates options, so one in a path is doubled.
+fn with_path(option: &str, path: &Path) -> OsString {
+    let mut option = OsString::from(option);
+    option.push(path.to_string_lossy().replace(',', ",,"));
+    option
+}
+
+/// The emulated processor.
+fn cpu(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => TCG_CPU,
+        Arch::Arm64 => ARM_CPU,
+    }
+}
+
+fn qemu_error(arch: Arch, error: &io::Error) -> Error {
+    let (name, _) = qemu(arch);
     Error::Qemu {
-        detail: format!("starting {QEMU}: {error}"),
+        detail: format!("starting {name}: {error}"),
+    }
+}
+
+/// QEMU's program, and the package that has it.
+fn qemu(arch: Arch) -> (&'static str, &'static str) {
+    match arch {
+        Arch::X86_64 => (QEMU_X86, "qemu-system-x86"),
+        Arch::Arm64 => (QEMU_ARM, "qemu-system-arm"),
     }
 }
 
 /// The path of QEMU.
-fn program() -> Result<PathBuf> {
-    find_program(QEMU).ok_or(Error::MissingPackages(vec!["qemu-system-x86"]))
+fn program(arch: Arch) -> Result<PathBuf> {
+    let (name, package) = qemu(arch);
+    find_program(name).ok_or(Error::MissingPackages(vec![package]))
 }
 
 /// The first file called `name` on the `PATH`.
@@ -250,7 +336,7 @@ fn kvm_works() -> bool {
 
 /// Starts a VM that executes nothing, and ends it through QEMU's monitor.
 fn kvm_starts() -> io::Result<bool> {
-    let mut child = Command::new(QEMU)
+    let mut child = Command::new(QEMU_X86)
         .args([
             "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "64M", "-S",
         ])
@@ -273,13 +359,19 @@ mod tests {
     use super::*;
 
     fn line(clock: Clock, accel: Accel, console: &str) -> String {
-        let topology: Topology = "1x4x1".parse().unwrap();
+        line_of("1x4x1", clock, accel, console)
+    }
+
+    fn line_of(topology: &str, clock: Clock, accel: Accel, console: &str) -> String {
+        let topology: Topology = topology.parse().unwrap();
+        let tree = topology.is_hybrid().then_some(Path::new("/r/machine.dtb"));
         let machine = Machine {
             accel,
             clock,
             topology: &topology,
             kernel: Path::new("/k/vmlinuz"),
             initramfs: Path::new("/r/initramfs"),
+            device_tree: tree,
             console: Path::new(console),
             append: &["isolcpus=1".into()],
         };
@@ -325,6 +417,44 @@ mod tests {
             assert!(line.contains(part), "{part}: {line}");
         }
         assert!(!line.contains("virtio") && !line.contains("kvm"));
+    }
+
+    #[test]
+    fn a_hybrid_machine_is_an_arm64_board_with_our_device_tree() {
+        let line = line_of("hybrid:2+2", Clock::Host, Accel::Tcg, "/r/console.log");
+        for part in [
+            "-M virt,gic-version=3 -nodefaults",
+            "-accel tcg,thread=single -cpu max,pauth-impdef=on",
+            "-smp cpus=4,",
+            "-dtb /r/machine.dtb",
+            "-append console=ttyAMA0 panic=-1 ",
+            "-serial chardev:console -device pci-serial,chardev=protocol",
+        ] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+        assert!(
+            !line.contains("tsc") && !line.contains("no_timer_check"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn an_x86_machine_is_what_it_was() {
+        let counted = Clock::Counted { shift: 3, seed: 7 };
+        assert_eq!(
+            line(counted, Accel::Tcg, "/r/console.log"),
+            "-M pc -nodefaults -display none -no-reboot \
+             -accel tcg,thread=single -cpu max,-cx16,vendor=GenuineIntel,-rdrand,-rdseed \
+             -icount shift=3,sleep=off,align=off -rtc base=2026-01-01,clock=vm -seed 7 \
+             -m 768M -smp cpus=4,sockets=1,dies=1,cores=4,threads=1 \
+             -kernel /k/vmlinuz -initrd /r/initramfs \
+             -append console=ttyS0 panic=-1 oops=panic nokaslr mitigations=off \
+             cryptomgr.notests=1 damon_stat.enabled=0 rdinit=/init tsc=reliable no_timer_check \
+             audit=0 random.trust_cpu=off skew_tick=1 isolcpus=1 \
+             -chardev file,id=console,path=/r/console.log \
+             -chardev stdio,id=protocol,signal=off \
+             -serial chardev:console -serial chardev:protocol"
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //!
 //! Static, because the same file must run in a guest that has no library at all, and on any
 //! distribution. cargo builds them for an explicit target, which puts them under
-//! `target/<triple>/`; they are linked to `target/release/` where people look for them.
+//! `target/<triple>/`; they are linked to `target/release/` where people look for them. Those for
+//! guests of another architecture stay there.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -60,7 +61,7 @@ impl Profile {
 pub struct Program {
     /// Its name, which is that of the file too.
     pub name: String,
-    /// Where it is, under `target/release` or `target/debug`.
+    /// Where it is.
     pub path: PathBuf,
 }
 
@@ -124,7 +125,12 @@ fn build(
 ) -> Result<Vec<Program>> {
     let mut command = cx.cargo();
     tools.apply(&mut command);
-    let own = env::var("RUSTFLAGS").unwrap_or_default();
+    // The user's own flags are for the user's own machine.
+    let cross = tools.sysroot();
+    let own = match cross {
+        Some(_) => String::new(),
+        None => env::var("RUSTFLAGS").unwrap_or_default(),
+    };
     let mut flags = tools.static_flags(&cx.target_dir.join("rota"))?;
     flags.extend(cx.path_flags());
     command.env("CARGO_ENCODED_RUSTFLAGS", encoded_flags(&own, &flags));
@@ -133,7 +139,7 @@ fn build(
         "--bins",
         "--message-format=json-render-diagnostics",
     ]);
-    command.args(["--target", &cx.triple]);
+    command.args(["--target", tools.triple(cx)]);
     if profile == Profile::Release {
         command.arg("--release");
     }
@@ -150,19 +156,27 @@ fn build(
         .iter()
         .map(String::as_str)
         .chain(GUEST_TOOLS.map(|(_, bin)| bin));
-    names
-        .map(|name| {
-            let source = built
-                .get(name)
-                .with_context(|| format!("no binary called {name}"))?;
-            let path = dir.join(name);
+    let programs = names.map(|name| {
+        let source = built
+            .get(name)
+            .with_context(|| format!("no binary called {name}"))?;
+        let path = match cross {
+            Some(_) => source.clone(),
+            None => dir.join(name),
+        };
+        if cross.is_none() {
             place(source, &path)?;
-            Ok(Program {
-                name: name.to_owned(),
-                path,
-            })
+        }
+        Ok(Program {
+            name: name.to_owned(),
+            path,
         })
-        .collect()
+    });
+    let busybox = cross.map(|sysroot| Program {
+        name: "busybox".to_owned(),
+        path: sysroot.busybox.clone(),
+    });
+    programs.chain(busybox.map(Ok)).collect()
 }
 
 /// The user's compiler flags and ours, in the form that has the last word over every other place

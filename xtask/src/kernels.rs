@@ -7,16 +7,26 @@ use std::time::Duration;
 
 use anyhow::Result;
 use rota_lab::Progress;
-use rota_lab::kernel::{Kernel, Spec, Store};
+use rota_lab::arch::Arch;
+use rota_lab::kernel::{Kernel, Spec, Store, Sysroot};
 
 use crate::setup::Group;
 use crate::ui::{self, Task};
 
+/// Of a bar.
+const PARTS: u64 = 1000;
 const POLL: Duration = Duration::from_millis(100);
 
 /// What the machine needs to get `specs` and to boot them.
 pub fn groups(store: &Store, specs: &[Spec]) -> Result<Vec<Group>> {
     let mut groups = vec![Group::Vm];
+    if store.arch() == Arch::Arm64 {
+        groups.push(Group::Arm64);
+        if specs.contains(&Spec::Built) {
+            // Before anything is installed for it.
+            return Err(rota_lab::Error::NotBuilt(store.arch()).into());
+        }
+    }
     if specs.contains(&Spec::Built) && store.find(&Spec::Built)?.is_none() {
         groups.push(Group::KernelBuild);
     }
@@ -38,16 +48,31 @@ pub fn fetch(store: &Store, spec: &Spec) -> Result<Kernel> {
     } else {
         "fetching"
     };
-    let task = ui::bar(format!("{verb} Linux {spec}"), 1000);
-    let kernel = store.fetch(spec, &mut |progress| match progress {
+    let task = ui::bar(format!("{verb} Linux {spec}"), PARTS);
+    let kernel = store.fetch(spec, &mut |progress| show(&task, progress))?;
+    task.done(&kernel.release);
+    Ok(kernel)
+}
+
+/// What programs for guests of the store's architecture are linked with.
+pub fn sysroot(store: &Store) -> Result<Sysroot> {
+    if let Some(sysroot) = store.find_sysroot() {
+        return Ok(sysroot);
+    }
+    let task = ui::bar(format!("fetching libraries for {}", store.arch()), PARTS);
+    let sysroot = store.fetch_sysroot(&mut |progress| show(&task, progress))?;
+    task.done("");
+    Ok(sysroot)
+}
+
+fn show(task: &Task, progress: Progress<'_>) {
+    match progress {
         Progress::Step(step) => {
             task.say(step);
             task.reach(0);
         }
-        Progress::Done(share) => task.reach((share * 1000.0) as u64),
-    })?;
-    task.done(&kernel.release);
-    Ok(kernel)
+        Progress::Done(share) => task.reach((share * PARTS as f64) as u64),
+    }
 }
 
 /// Kernels that are fetched while something else is done.

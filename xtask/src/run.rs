@@ -31,7 +31,7 @@ pub struct Args {
     /// The kernel: a series (6.18), a release (7.2.12), or a bzImage
     #[arg(long, value_name = "KERNEL", default_value = "7.3")]
     kernel: String,
-    /// The machine: sockets x cores x threads (2x2x2), numa:2x2x1
+    /// The machine: sockets x cores x threads (2x2x2), numa:2x2x1, hybrid:2+2 (strong and weak CPUs)
     #[arg(long, value_name = "TOPOLOGY", default_value = "1x4x1")]
     topology: String,
     /// What to run: a name (see `rota-load list`) or a TOML file
@@ -61,12 +61,12 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         fs::write(file, "").with_context(|| format!("writing {}", file.display()))?;
     }
 
-    let store = Store::open()?;
+    let store = Store::open()?.on(topology.arch());
     let mut groups = kernels::groups(&store, std::slice::from_ref(&spec))?;
     groups.push(Group::Build);
     setup::ensure(cx, &groups, args.install)?;
     let kernel = kernels::get(&store, &spec)?;
-    let programs = build(cx, &args.scheduler)?;
+    let programs = build(cx, &store, &args.scheduler)?;
 
     let job = Job::Compare(job::Compare {
         contenders: vec![Contender {
@@ -89,8 +89,8 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
 }
 
 /// Only the scheduler that is wanted: another one takes a minute more.
-fn build(cx: &Context, scheduler: &str) -> Result<Vec<Program>> {
-    let tools = Toolchain::find()?;
+fn build(cx: &Context, store: &Store, scheduler: &str) -> Result<Vec<Program>> {
+    let tools = Toolchain::find()?.on(store)?;
     let task = ui::spinner(format!("building {scheduler}"));
     let programs = build_all::guest_programs_in(&task, cx, &tools, &[scheduler.to_owned()])?;
     task.done("");

@@ -3,6 +3,7 @@
 //! tools: finds what is missing, and installs it with apt-get or says what to install.
 
 mod apt;
+mod cross;
 mod manager;
 mod needs;
 mod probe;
@@ -12,7 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
+use rota_lab::arch::Arch;
+use rota_lab::kernel::{Store, Sysroot};
 
+use cross::Cross;
 use manager::Manager;
 pub use needs::Group;
 use needs::Need;
@@ -46,6 +50,8 @@ pub struct Args {
 pub struct Toolchain {
     clang: PathBuf,
     libelf: Libelf,
+    /// For guests that are not what this machine is.
+    cross: Option<Cross>,
 }
 
 /// Runs `cargo xtask setup`.
@@ -188,7 +194,34 @@ impl Toolchain {
         let lost = || stop::environment("the compiler vanished after it was found");
         let clang = probe::clang().ok_or_else(lost)?;
         let libelf = probe::static_libelf().ok_or_else(lost)?;
-        Ok(Self { clang, libelf })
+        Ok(Self {
+            clang,
+            libelf,
+            cross: None,
+        })
+    }
+
+    /// The same for guests of `store`'s architecture: for arm64 with the tools of
+    /// [`Group::Arm64`], and libraries that are fetched.
+    pub fn on(self, store: &Store) -> Result<Self> {
+        let cross = match store.arch() {
+            Arch::X86_64 => None,
+            Arch::Arm64 => Some(Cross::find(store)?),
+        };
+        Ok(Self { cross, ..self })
+    }
+
+    /// What programs are linked with that are not for this machine.
+    pub fn sysroot(&self) -> Option<&Sysroot> {
+        self.cross.as_ref().map(|cross| &cross.sysroot)
+    }
+
+    /// The target triple of the programs, on a machine with that of `cx`.
+    pub fn triple<'a>(&self, cx: &'a Context) -> &'a str {
+        match &self.cross {
+            Some(cross) => cross.triple(),
+            None => &cx.triple,
+        }
     }
 
     /// The compiler of the BPF side.
@@ -196,30 +229,42 @@ impl Toolchain {
         &self.clang
     }
 
-    /// Tells `command` (cargo) which clang compiles BPF.
+    /// Tells `command` (cargo) which clang compiles BPF, and what compiles C for another machine.
     pub fn apply(&self, command: &mut Command) {
         command.env("BPF_CLANG", &self.clang);
+        if let Some(cross) = &self.cross {
+            cross.apply(command);
+        }
     }
 
     /// Flags for rustc that make static programs here; an object that they need goes to `dir`.
     pub fn static_flags(&self, dir: &Path) -> Result<Vec<String>> {
-        let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
-        if self.libelf == Libelf::Incomplete {
-            fs::create_dir_all(dir)?;
-            let (source, object) = (dir.join("libelf_0_192.c"), dir.join("libelf_0_192.o"));
-            fs::write(&source, probe::MISSING_FUNCTIONS)?;
-            let mut cc = Command::new("cc");
-            let status = cc
-                .args(["-O2", "-c", "-o"])
-                .args([&object, &source])
-                .status();
-            if !status.context("running cc")?.success() {
-                bail!("compiling {} failed", source.display());
-            }
-            flags.push(format!("-Clink-arg={}", object.display()));
+        match &self.cross {
+            Some(cross) => cross.static_flags(&dir.join(cross.triple())),
+            None => static_flags(self.libelf, "cc", &[], dir),
         }
-        Ok(flags)
     }
+}
+
+/// Flags for rustc that make static programs with such a libelf. Where it is incomplete, `cc` is
+/// asked, with these flags, for what it lacks; that goes to `dir`.
+fn static_flags(libelf: Libelf, cc: &str, cc_flags: &[String], dir: &Path) -> Result<Vec<String>> {
+    let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
+    if libelf == Libelf::Incomplete {
+        fs::create_dir_all(dir)?;
+        let (source, object) = (dir.join("libelf_0_192.c"), dir.join("libelf_0_192.o"));
+        fs::write(&source, probe::MISSING_FUNCTIONS)?;
+        let status = Command::new(cc)
+            .args(cc_flags)
+            .args(["-O2", "-c", "-o"])
+            .args([&object, &source])
+            .status();
+        if !status.with_context(|| format!("running {cc}"))?.success() {
+            bail!("compiling {} failed", source.display());
+        }
+        flags.push(format!("-Clink-arg={}", object.display()));
+    }
+    Ok(flags)
 }
 
 #[cfg(test)]
@@ -269,6 +314,7 @@ mod tests {
             let tools = Toolchain {
                 clang: "clang".into(),
                 libelf,
+                cross: None,
             };
             tools.static_flags(dir.path()).unwrap()
         };

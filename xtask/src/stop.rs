@@ -61,7 +61,10 @@ pub fn code_of(error: &anyhow::Error) -> u8 {
 fn code_of_lab(error: &rota_lab::Error) -> u8 {
     use rota_lab::Error as Lab;
     match error {
-        Lab::BadTopology { .. } | Lab::BadKernel { .. } | Lab::NoSuchKernel { .. } => USAGE,
+        Lab::BadTopology { .. }
+        | Lab::BadKernel { .. }
+        | Lab::NoSuchKernel { .. }
+        | Lab::NotBuilt(_) => USAGE,
         Lab::MissingPackages(_)
         | Lab::NoMirror
         | Lab::Network { .. }

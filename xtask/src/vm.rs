@@ -28,7 +28,7 @@ pub struct Args {
     /// The kernel: a series (6.18), a release (7.2.12), `none` (without sched_ext), or a bzImage
     #[arg(long, value_name = "KERNEL", default_value = "7.3")]
     kernel: Spec,
-    /// The machine: sockets x cores x threads (2x2x2), numa:2x2x1
+    /// The machine: sockets x cores x threads (2x2x2), numa:2x2x1, hybrid:2+2 (strong and weak CPUs)
     #[arg(long, value_name = "TOPOLOGY", default_value = "1x4x1")]
     topology: Topology,
     /// Put a file into the guest's /rota/files; repeat for more
@@ -61,12 +61,12 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     let terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let job = job(args.command, terminal)?;
 
-    let store = Store::open()?;
+    let store = Store::open()?.on(args.topology.arch());
     let mut groups = kernels::groups(&store, std::slice::from_ref(&args.kernel))?;
     groups.push(Group::Build);
     setup::ensure(cx, &groups, args.install)?;
     let kernel = kernels::get(&store, &args.kernel)?;
-    let built = build_all::guest_programs(cx, &Toolchain::find()?)?;
+    let built = build_all::guest_programs(cx, &Toolchain::find()?.on(&store)?)?;
     let programs: Vec<PathBuf> = built
         .into_iter()
         .map(|program| program.path)

@@ -14,6 +14,8 @@ pub enum Group {
     Lint,
     /// Fetch kernels and boot them.
     Vm,
+    /// Compile for arm64 guests, and boot them.
+    Arm64,
     /// Compile a kernel from source.
     KernelBuild,
 }
@@ -176,6 +178,41 @@ const VM: &[Need] = &[
     },
 ];
 
+/// What compiles and links for arm64 guests.
+pub const ARM64_CC: &str = "aarch64-linux-gnu-gcc";
+
+/// Beside those of the other groups. The libraries come with the kernels.
+const ARM64: &[Need] = &[
+    Need {
+        name: "qemu-system-aarch64",
+        found: || probe::in_path("qemu-system-aarch64").is_some(),
+        apt: &[&["qemu-system-arm"]],
+        dnf: &["qemu-system-aarch64-core"],
+        pacman: &["qemu-system-aarch64"],
+        rustup: None,
+    },
+    Need {
+        name: "a C compiler for arm64",
+        found: || probe::in_path(ARM64_CC).is_some(),
+        apt: &[&["gcc-aarch64-linux-gnu"]],
+        dnf: &["gcc-aarch64-linux-gnu"],
+        pacman: &["aarch64-linux-gnu-gcc"],
+        rustup: None,
+    },
+    Need {
+        // Distributions' own compilers come with the library for one architecture.
+        name: "Rust's library for arm64 (rustup target add aarch64-unknown-linux-gnu)",
+        found: || probe::rust_library(ARM64_TRIPLE),
+        apt: &[&["rustup"]],
+        dnf: &["rustup"],
+        pacman: &["rustup"],
+        rustup: Some("rust-std-aarch64-unknown-linux-gnu"),
+    },
+];
+
+/// What Rust calls an arm64 guest.
+pub const ARM64_TRIPLE: &str = "aarch64-unknown-linux-gnu";
+
 const KERNEL_BUILD: &[Need] = &[
     C_COMPILER,
     tool!("make", "make"),
@@ -224,6 +261,7 @@ impl Group {
             Self::Build => BUILD,
             Self::Lint => LINT,
             Self::Vm => VM,
+            Self::Arm64 => ARM64,
             Self::KernelBuild => KERNEL_BUILD,
         }
     }
@@ -247,7 +285,14 @@ mod tests {
 
     #[test]
     fn every_need_has_packages_everywhere() {
-        for group in [Group::Build, Group::Lint, Group::Vm, Group::KernelBuild] {
+        let groups = [
+            Group::Build,
+            Group::Lint,
+            Group::Vm,
+            Group::Arm64,
+            Group::KernelBuild,
+        ];
+        for group in groups {
             for need in group.needs() {
                 assert!(
                     !need.apt.is_empty() && need.apt.iter().all(|c| !c.is_empty()),
@@ -261,6 +306,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_library_for_arm64_is_that_of_the_triple() {
+        let component = ARM64.iter().find_map(|need| need.rustup);
+        assert_eq!(component, Some(format!("rust-std-{ARM64_TRIPLE}").as_str()));
     }
 
     #[test]

@@ -75,6 +75,22 @@ fn compiles(compiler: &Path, args: &[&str], source: &str, last: &[&str]) -> bool
     child.wait().is_ok_and(|status| status.success()) && written
 }
 
+/// Whether the Rust compiler has its library for programs of `triple`.
+pub fn rust_library(triple: &str) -> bool {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc)
+        .args(["--print", "target-libdir", "--target", triple])
+        .stderr(Stdio::null())
+        .output();
+    let Ok(dir) = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()) else {
+        return false;
+    };
+    let files = fs::read_dir(dir.trim()).into_iter().flatten().flatten();
+    files
+        .map(|file| file.file_name())
+        .any(|name| name.to_string_lossy().starts_with("libstd-"))
+}
+
 /// What this machine's static libelf is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Libelf {
@@ -87,20 +103,25 @@ pub enum Libelf {
 /// The functions that elfutils 0.192 forgot, in C.
 pub const MISSING_FUNCTIONS: &str = include_str!("libelf_0_192.c");
 
+/// What this machine's own compiler links for this machine.
+pub fn static_libelf() -> Option<Libelf> {
+    links_libelf(&in_path("cc")?, &[])
+}
+
 /// Links a small static program, because headers, archives and a static libc all have to be there.
 /// Whether libelf wants zstd as well, the schedulers' build finds out for itself.
-pub fn static_libelf() -> Option<Libelf> {
+pub fn links_libelf(cc: &Path, flags: &[&str]) -> Option<Libelf> {
     const PROGRAM: &str = "#include <libelf.h>\n#include <zlib.h>\n\
         int main(void) {\n\
             Elf *elf = elf_begin(0, ELF_C_READ, 0);\n\
             return elf_compress(0, 1, 0) + elf_end(elf) + (int)zlibCompileFlags();\n\
         }\n";
-    let cc = in_path("cc")?;
+    let args = [flags, &["-static"]].concat();
     let links = |source: &str| {
         let libraries: [&[&str]; 2] = [&["-lelf", "-lz"], &["-lelf", "-lz", "-lzstd"]];
         libraries
             .iter()
-            .any(|libraries| compiles(&cc, &["-static"], source, libraries))
+            .any(|libraries| compiles(cc, &args, source, libraries))
     };
     if links(PROGRAM) {
         return Some(Libelf::Complete);

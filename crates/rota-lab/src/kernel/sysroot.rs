@@ -70,17 +70,24 @@ impl Sysroot {
 }
 
 impl Store {
-    /// What programs for this architecture are linked with: from the cache, else from the archive.
-    pub fn sysroot(&self, on_progress: OnProgress<'_>) -> Result<Sysroot> {
-        let dir = self.dir.join(format!("sysroot-{}", self.arch.debian()));
-        if is_whole(&dir) {
-            return Ok(Sysroot::at(dir, self.arch));
-        }
+    /// What programs for this architecture are linked with, if the cache has it.
+    pub fn find_sysroot(&self) -> Option<Sysroot> {
+        let dir = self.sysroot_dir();
+        is_whole(&dir).then(|| Sysroot::at(dir, self.arch))
+    }
+
+    fn sysroot_dir(&self) -> PathBuf {
+        self.dir.join(format!("sysroot-{}", self.arch.debian()))
+    }
+
+    /// The same, from the archive.
+    pub fn fetch_sysroot(&self, on_progress: OnProgress<'_>) -> Result<Sysroot> {
         let _lock = self.lock("apt.lock", on_progress)?;
         // Somebody else may have made it while this one waited.
-        if is_whole(&dir) {
-            return Ok(Sysroot::at(dir, self.arch));
+        if let Some(sysroot) = self.find_sysroot() {
+            return Ok(sysroot);
         }
+        let dir = self.sysroot_dir();
         require_space(&self.dir, SYSROOT_BYTES)?;
         let archive = Archive::open(&self.dir, self.arch)?;
         let scratch = self.scratch(FETCH_PREFIX)?;
@@ -115,15 +122,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_the_cache_is_used_without_the_network() {
+    fn what_is_in_the_cache_is_found() {
         let cache = tempfile::tempdir().unwrap();
         let store = Store::open_at(cache.path()).unwrap().on(Arch::Arm64);
         let dir = cache.path().join("sysroot-arm64");
         fs::create_dir(&dir).unwrap();
-        assert!(!is_whole(&dir));
+        assert_eq!(store.find_sysroot(), None);
         let record = serde_json::to_string(&Record::wanted()).unwrap();
         fs::write(dir.join(RECORD), record).unwrap();
-        let sysroot = store.sysroot(&mut |_| {}).unwrap();
+        let sysroot = store.find_sysroot().unwrap();
         assert_eq!(sysroot.lib, dir.join("usr/lib/aarch64-linux-gnu"));
         assert_eq!(sysroot.busybox, dir.join("usr/bin/busybox"));
     }

@@ -82,27 +82,28 @@ pub struct Prefetch<'scope> {
     latest: Arc<Mutex<String>>,
 }
 
-/// A kernel that was asked for, and what came of it.
-pub type Fetched = (Spec, rota_lab::Result<Kernel>);
+/// A kernel that was asked for, for guests of which architecture, and what came of it.
+pub type Fetched = (Arch, Spec, rota_lab::Result<Kernel>);
 
 impl<'scope> Prefetch<'scope> {
     /// Starts to get `specs`, one after another.
     pub fn start<'env>(
         scope: &'scope Scope<'scope, 'env>,
         store: &'env Store,
-        specs: &'env [Spec],
+        specs: &'env [(Arch, Spec)],
     ) -> Self {
         let latest = Arc::new(Mutex::new(String::new()));
         let shown = Arc::clone(&latest);
         let thread = scope.spawn(move || {
-            let get = |spec: &Spec| {
-                store.get(spec, &mut |progress| {
+            let get = |arch: Arch, spec: &Spec| {
+                store.on(arch).get(spec, &mut |progress| {
                     if let Progress::Step(step) = progress {
                         *shown.lock().expect("no holder panics") = format!("Linux {spec}: {step}");
                     }
                 })
             };
-            specs.iter().map(|spec| (spec.clone(), get(spec))).collect()
+            let fetched = |(arch, spec): &(Arch, Spec)| (*arch, spec.clone(), get(*arch, spec));
+            specs.iter().map(fetched).collect()
         });
         Self { thread, latest }
     }

@@ -13,7 +13,8 @@ use std::process::Command;
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
-use rota_lab::kernel::Store;
+use rota_lab::arch::Arch;
+use rota_lab::kernel::{Spec, Store};
 
 use crate::build_all;
 use crate::context::Context;
@@ -46,7 +47,13 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         groups.push(Group::Lint);
     }
     if !args.no_lab {
-        groups.extend(kernels::groups(&store, &kernels)?);
+        for arch in [Arch::X86_64, Arch::Arm64] {
+            let of_arch = kernels.iter().filter(|(kind, _)| *kind == arch);
+            let specs: Vec<Spec> = of_arch.map(|(_, spec)| spec.clone()).collect();
+            if !specs.is_empty() {
+                groups.extend(kernels::groups(&store.on(arch), &specs)?);
+            }
+        }
     }
     setup::ensure(cx, &groups, args.install)?;
     let tools = Toolchain::find()?;
@@ -59,7 +66,7 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
             without_vm(cx, &tools, &mut tally);
         }
         if let Some(prefetch) = prefetch {
-            with_vms(cx, &tools, &mut tally, prefetch, plan);
+            with_vms(cx, &store, &tools, &mut tally, prefetch, plan);
         }
     });
     Ok(if tally.close() {
@@ -114,27 +121,42 @@ fn without_vm(cx: &Context, tools: &Toolchain, tally: &mut Tally) {
 /// The steps of the lab. A kernel that is not to be had fails, and the others are used.
 fn with_vms(
     cx: &Context,
+    store: &Store,
     tools: &Toolchain,
     tally: &mut Tally,
     prefetch: Prefetch<'_>,
-    plan: lab::Plan,
+    mut plan: lab::Plan,
 ) {
     let mut programs = Vec::new();
-    tally.step("guest programs", |task| {
-        programs = build_all::guest_programs_in(task, cx, tools, &cx.schedulers)?;
-        Ok(Counts::ONE_PASSED)
-    });
+    // Cost is measured with them, whatever the lab does.
+    if plan.has(Arch::X86_64) || !plan.narrows() {
+        tally.step("guest programs", |task| {
+            programs = build_all::guest_programs_in(task, cx, tools, &cx.schedulers)?;
+            plan.take_programs(Arch::X86_64, &programs);
+            Ok(Counts::ONE_PASSED)
+        });
+    }
+    let mut built = !programs.is_empty();
+    if plan.has(Arch::Arm64) {
+        tally.step("arm64 programs", |task| {
+            let tools = Toolchain::find()?.on(&store.on(Arch::Arm64))?;
+            let programs = build_all::guest_programs_in(task, cx, &tools, &cx.schedulers)?;
+            plan.take_programs(Arch::Arm64, &programs);
+            built = true;
+            Ok(Counts::ONE_PASSED)
+        });
+    }
     let mut ready = Vec::new();
     let mut measured_on = None;
     tally.step("kernels", |task| {
         let mut counts = Counts::default();
-        for (spec, result) in prefetch.finish(task) {
+        for (arch, spec, result) in prefetch.finish(task) {
             match result {
                 Ok(kernel) => {
-                    if spec == cost::kernel() {
+                    if spec == cost::kernel() && arch == Arch::X86_64 {
                         measured_on = Some(kernel);
                     }
-                    ready.push(spec);
+                    ready.push((arch, spec));
                     counts.passed += 1;
                 }
                 Err(error) => {
@@ -161,10 +183,10 @@ fn with_vms(
         });
     }
     tally.step("lab", |task| {
-        if programs.is_empty() || ready.is_empty() {
+        if !built || ready.is_empty() {
             bail!("it needs the programs and a kernel");
         }
-        plan.run(cx, tools, programs, &ready, task)
+        plan.run(cx, tools, &ready, task)
     });
 }
 

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Arch;
 use crate::cases::{self, Case, Kernels};
 use crate::error::{Error, IoContext as _, Result};
 use crate::job::{CaseOutcome, Cases, Event, Job};
@@ -29,6 +30,9 @@ pub const TOPOLOGIES: [&str; 3] = ["1x1x1", "1x4x1", "2x2x2"];
 /// Machines that the full matrix adds, with the kernels of the default one: two NUMA nodes with two
 /// LLCs each, and LLCs of unequal size.
 pub const MORE_TOPOLOGIES: [&str; 2] = ["numa:2x2x2x1", "1x2x4x1-2"];
+/// The machine with strong and weak CPUs that the full matrix adds, with one kernel: what it is
+/// there for, the schedulers read from sysfs, and that is the same on all.
+pub const HYBRID: (&str, &str) = ("7.3", "hybrid:2+2");
 /// The machine for what is the same on every machine.
 const ONE_TOPOLOGY: &str = "1x4x1";
 
@@ -41,11 +45,17 @@ const VARIABLE: &str = "ROTA_LAB";
 pub struct Settings {
     /// Static programs for the guests: `rota-guest`, `rota-load` and the schedulers.
     pub programs: Vec<PathBuf>,
+    /// The same for arm64 guests, with a busybox.
+    #[serde(default)]
+    pub arm64_programs: Vec<PathBuf>,
     /// Schedulers to test.
     pub scheds: Vec<String>,
     /// Kernels to test on; empty means those of the matrix.
     #[serde(default)]
     pub kernels: Vec<String>,
+    /// Kernels of the matrix that could not be had.
+    #[serde(default)]
+    pub absent: Vec<(Arch, String)>,
     /// Machines to test on; empty means those of the matrix.
     #[serde(default)]
     pub topologies: Vec<String>,
@@ -104,12 +114,23 @@ impl Settings {
             } else if kind(&kernel) != Kernels::Sound {
                 usual(&[&[ONE_TOPOLOGY]])
             } else if KERNELS.contains(&name.as_str()) {
-                usual(&[&TOPOLOGIES, more(&MORE_TOPOLOGIES)])
+                let hybrid: &[&str] = if self.full && name == HYBRID.0 {
+                    &[HYBRID.1]
+                } else {
+                    &[]
+                };
+                usual(&[&TOPOLOGIES, more(&MORE_TOPOLOGIES), hybrid])
             } else {
                 usual(&[&TOPOLOGIES])
             };
             for topology in topologies {
                 let topology: Topology = topology.parse()?;
+                // Unless it is asked for by name.
+                let other = self.kernels.is_empty() && name != HYBRID.0;
+                let absent = self.absent.contains(&(topology.arch(), name.clone()));
+                if topology.is_hybrid() && other || absent {
+                    continue;
+                }
                 cells.extend(self.scheds.iter().map(|sched| Cell {
                     kernel: kernel.clone(),
                     topology: topology.clone(),
@@ -132,10 +153,15 @@ impl Settings {
         cases::all().filter(belongs).collect()
     }
 
-    /// The kernels of all cells, each once.
-    pub fn kernels(&self) -> Result<Vec<Spec>> {
-        let mut kernels: Vec<Spec> = self.cells()?.into_iter().map(|cell| cell.kernel).collect();
-        kernels.dedup();
+    /// The kernels of all cells, each once, and which guests they are for.
+    pub fn kernels(&self) -> Result<Vec<(Arch, Spec)>> {
+        let mut kernels = Vec::new();
+        for cell in self.cells()? {
+            let kernel = (cell.topology.arch(), cell.kernel);
+            if !kernels.contains(&kernel) {
+                kernels.push(kernel);
+            }
+        }
         Ok(kernels)
     }
 }
@@ -174,7 +200,7 @@ impl fmt::Display for Cell {
 impl Cell {
     /// A directory name.
     fn slug(&self) -> String {
-        self.to_string().replace(['/', ':'], "-")
+        self.to_string().replace(['/', ':', '+'], "-")
     }
 }
 
@@ -334,7 +360,10 @@ impl Runner<'_> {
             names: names.clone(),
             seed: self.settings.seed,
         });
-        let programs = &self.settings.programs;
+        let programs = match self.cell.topology.arch() {
+            Arch::X86_64 => &self.settings.programs,
+            Arch::Arm64 => &self.settings.arm64_programs,
+        };
         let mut vm = Vm::new(self.kernel, &self.cell.topology, programs, &job, &dir);
         vm.clock = kind.clock.seeded(self.settings.seed);
         vm.append = kind.append.split_whitespace().map(str::to_owned).collect();

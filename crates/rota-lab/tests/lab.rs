@@ -17,6 +17,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use rota_lab::arch::Arch;
 use rota_lab::job::CaseOutcome;
 use rota_lab::kernel::{Kernel, Store};
 use rota_lab::matrix::{self, Cell, CellRecord, Settings};
@@ -151,14 +152,21 @@ fn plan(
 }
 
 fn find(store: &Store, cell: &Cell) -> Result<Kernel, String> {
+    let store = store.on(cell.topology.arch());
     let found = store
         .find(&cell.kernel)
         .map_err(|error| error.to_string())?;
     found.ok_or_else(|| {
-        format!(
-            "kernel {0} is not there: cargo xtask kernel fetch {0}",
-            cell.kernel
-        )
+        let (kernel, topology) = (&cell.kernel, &cell.topology);
+        match topology.arch() {
+            Arch::X86_64 => {
+                format!("kernel {kernel} is not there: cargo xtask kernel fetch {kernel}")
+            }
+            arch => format!(
+                "kernel {kernel} for {arch} is not there: \
+                 cargo xtask vm --kernel {kernel} --topology {topology} -- true"
+            ),
+        }
     })
 }
 

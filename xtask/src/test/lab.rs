@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
+use rota_lab::arch::Arch;
 use rota_lab::kernel::Spec;
 use rota_lab::matrix::Settings;
 
@@ -20,13 +21,13 @@ use crate::ui::Task;
 #[derive(clap::Args, Debug)]
 #[group(id = "selection")]
 pub struct Selection {
-    /// Every kernel, two NUMA nodes, and the kernels on which a scheduler must refuse to start
+    /// Every kernel, two NUMA nodes, strong and weak CPUs, and the kernels on which a scheduler must refuse to start
     #[arg(long)]
     full: bool,
     /// Only on this kernel; repeat for more
     #[arg(long, value_name = "KERNEL")]
     kernel: Vec<String>,
-    /// Only on this machine (2x2x2, numa:2x2x1); repeat for more
+    /// Only on this machine (2x2x2, numa:2x2x1, hybrid:2+2); repeat for more
     #[arg(long, value_name = "TOPOLOGY")]
     topology: Vec<String>,
     /// Only with this scheduler; repeat for more
@@ -45,8 +46,8 @@ pub struct Selection {
 
 /// What will run.
 pub struct Plan {
-    /// Kernels to have ready.
-    pub kernels: Vec<Spec>,
+    /// Kernels to have ready, and for which guests.
+    pub kernels: Vec<(Arch, Spec)>,
     narrow: bool,
     settings: Settings,
     filter: Option<String>,
@@ -67,12 +68,14 @@ impl Selection {
         let all = self.sched.is_empty();
         let settings = Settings {
             programs: Vec::new(),
+            arm64_programs: Vec::new(),
             scheds: if all {
                 cx.schedulers.clone()
             } else {
                 self.sched.clone()
             },
             kernels: self.kernel.clone(),
+            absent: Vec::new(),
             topologies: self.topology.clone(),
             full: self.full,
             seed: self.seed,
@@ -89,9 +92,23 @@ impl Selection {
 }
 
 impl Plan {
+    /// Whether guests of this kind are among it.
+    pub fn has(&self, arch: Arch) -> bool {
+        self.kernels.iter().any(|(kind, _)| *kind == arch)
+    }
+
     /// Whether it is one part of the lab, and nothing else.
     pub fn narrows(&self) -> bool {
         self.narrow
+    }
+
+    /// Takes over the programs for guests of this kind.
+    pub fn take_programs(&mut self, arch: Arch, programs: &[Program]) {
+        let programs = programs.iter().map(|program| program.path.clone());
+        match arch {
+            Arch::X86_64 => self.settings.programs = programs.collect(),
+            Arch::Arm64 => self.settings.arm64_programs = programs.collect(),
+        }
     }
 
     /// Runs the cells on those kernels that are `ready`.
@@ -99,12 +116,13 @@ impl Plan {
         mut self,
         cx: &Context,
         tools: &Toolchain,
-        programs: Vec<Program>,
-        ready: &[Spec],
+        ready: &[(Arch, Spec)],
         task: &Task,
     ) -> Result<Counts> {
-        self.settings.programs = programs.into_iter().map(|program| program.path).collect();
-        self.settings.kernels = ready.iter().map(Spec::to_string).collect();
+        let absent = self.kernels.iter().filter(|kernel| !ready.contains(kernel));
+        self.settings.absent = absent
+            .map(|(arch, spec)| (*arch, spec.to_string()))
+            .collect();
         // The whole workspace, so that the crates are those that the unit tests were built with.
         let mut command = cargo(cx, tools, &["test", "--workspace", "--test", "lab", "--"]);
         command.args(self.filter);

@@ -53,6 +53,8 @@ pub struct Case {
     pub min_cpus: usize,
     /// Last-level caches without which there is nothing to see.
     pub min_llcs: usize,
+    /// Whether it is about CPUs of two strengths.
+    pub hybrid: bool,
     /// What it needs on the kernel's command line; such a case gets a boot of its own.
     pub append: &'static str,
     /// How time passes for it; a clock of its own means a boot of its own, too.
@@ -75,6 +77,7 @@ impl Case {
             kernels: Kernels::Sound,
             min_cpus: 1,
             min_llcs: 1,
+            hybrid: false,
             append: "",
             clock: Clock::Host,
             limit_s: LIMIT_S,
@@ -104,6 +107,12 @@ impl Case {
     /// Only on machines with this many last-level caches.
     pub const fn min_llcs(mut self, count: usize) -> Self {
         self.min_llcs = count;
+        self
+    }
+
+    /// Only on machines with strong and weak CPUs.
+    pub const fn hybrid(mut self) -> Self {
+        self.hybrid = true;
         self
     }
 
@@ -148,6 +157,11 @@ impl Case {
         let short = |needed, has, of| {
             (needed > has).then(|| format!("needs {needed} {of}, {topology} has {has}"))
         };
+        if self.hybrid && !topology.is_hybrid() {
+            return Some(format!(
+                "needs strong and weak CPUs, those of {topology} are alike"
+            ));
+        }
         short(self.min_cpus, topology.cpus(), "CPUs")
             .or_else(|| short(self.min_llcs, topology.llcs(), "LLCs"))
     }
@@ -220,6 +234,13 @@ mod tests {
             Some("needs 2 LLCs, 1x4x1 has 1")
         );
         assert_eq!(reason("2x2x2"), None);
+        const HYBRID: Case = Case::new("x", |_| Ok(String::new())).hybrid();
+        let reason = |topology: &str| HYBRID.misfit(&topology.parse().unwrap());
+        assert_eq!(
+            reason("2x2x2").as_deref(),
+            Some("needs strong and weak CPUs, those of 2x2x2 are alike")
+        );
+        assert_eq!(reason("hybrid:2+2"), None);
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::guest::{
     CaseResult, Failure, Guest, History, Load, Sched, Trace, Usage, all_pids, counters_of,
     describe, llc_cpus, tasks_of,
 };
+use crate::topology::{STRONG, WEAK};
 
 pub const CASES: &[Case] = &[
     Case::new("few_tasks_few_cpus", few_tasks_few_cpus)
@@ -46,6 +47,10 @@ pub const CASES: &[Case] = &[
     .only(NEST)
     .min_llcs(2)
     .counted(),
+    Case::new("nest_is_on_the_strong_cpus", nest_is_on_the_strong_cpus)
+        .only(NEST)
+        .hybrid()
+        .counted(),
     Case::new("tasks_kept_out_of_the_nest", tasks_kept_out_of_the_nest)
         .only(NEST)
         .min_llcs(2)
@@ -330,6 +335,11 @@ fn limited_nest_grows(guest: &mut Guest) -> CaseResult {
     })
 }
 
+/// Where the kernel tells how strong a CPU is.
+fn capacity_file(cpu: usize) -> String {
+    format!("/sys/devices/system/cpu/cpu{cpu}/cpu_capacity")
+}
+
 /// Files of sysfs that tell the strength of CPUs, replaced while this lives.
 struct Disguise {
     files: Vec<String>,
@@ -340,7 +350,7 @@ impl Disguise {
     fn capacities(cpus: &[usize], capacity: u32) -> Result<Self, Failure> {
         let mut disguise = Self { files: Vec::new() };
         for cpu in cpus {
-            let file = format!("/sys/devices/system/cpu/cpu{cpu}/cpu_capacity");
+            let file = capacity_file(*cpu);
             let mask = format!("/tmp/capacity-{cpu}");
             if fs::metadata(&file).is_err() {
                 return Err(Failure::Skipped("this kernel tells no capacities".into()));
@@ -378,7 +388,33 @@ impl Drop for Disguise {
 fn nest_begins_with_the_strongest(guest: &mut Guest) -> CaseResult {
     let cpus = llc_cpus().concat();
     let (weak, strong) = cpus.split_at(cpus.len() / 2);
-    let _disguise = Disguise::capacities(weak, 446)?;
+    let _disguise = Disguise::capacities(weak, WEAK)?;
+    preferred(guest, weak, strong)
+}
+
+/// Goal: the same without any disguise: the kernel itself knows of strong and weak CPUs.
+/// Method: the capacities that the kernel took from the device tree are those of a hybrid machine,
+/// and its strongest CPUs are where a task runs that sleeps now and then; with `--energy` the others.
+fn nest_is_on_the_strong_cpus(guest: &mut Guest) -> CaseResult {
+    let (mut weak, mut strong) = (Vec::new(), Vec::new());
+    let mut capacities = Vec::new();
+    for cpu in guest.online() {
+        let text = fs::read_to_string(capacity_file(cpu))?;
+        match text.trim().parse() {
+            Ok(STRONG) => strong.push(cpu),
+            Ok(WEAK) => weak.push(cpu),
+            _ => return Err(format!("CPU {cpu} has a capacity of {}", text.trim()).into()),
+        }
+        capacities.push(text.trim().to_owned());
+    }
+    let capacities = format!("capacities {}", capacities.join("/"));
+    check!(!weak.is_empty() && !strong.is_empty(), "{capacities}");
+    let told = preferred(guest, &weak, &strong)?;
+    Ok(format!("{capacities}; {told}"))
+}
+
+/// Checks that one task runs on strong CPUs, and with `--energy` on weak ones.
+fn preferred(guest: &Guest, weak: &[usize], strong: &[usize]) -> CaseResult {
     let mut told = Vec::new();
     for (args, expected) in [(&[][..], strong), (&["--energy"], weak)] {
         told.push(scheduled(guest, args, |_| {

@@ -37,11 +37,12 @@ fn the_full_matrix_adds_kernels_nodes_and_refusals() {
     .cells()
     .unwrap();
     let names = names(&cells);
-    assert_eq!(cells.len(), (7 * 3 + 3 * 2) * 2 + 2 * 2);
+    assert_eq!(cells.len(), (7 * 3 + 3 * 2 + 1) * 2 + 2 * 2);
     for name in [
         "6.12/2x2x2/scx_fifo",
         "6.18/numa:2x2x2x1/scx_fifo",
         "7.3/1x2x4x1-2/scx_vtime",
+        "7.3/hybrid:2+2/scx_fifo",
         "none/1x4x1/scx_vtime",
         "7.2.12/1x4x1/scx_fifo",
     ] {
@@ -76,6 +77,48 @@ fn what_is_the_same_everywhere_runs_on_one_machine() {
 }
 
 #[test]
+fn a_hybrid_machine_is_tested_on_one_kernel_unless_another_is_named() {
+    let hybrid = Settings {
+        topologies: vec!["hybrid:4+4".into()],
+        scheds: vec!["scx_fifo".into()],
+        ..settings()
+    };
+    assert_eq!(names(&hybrid.cells().unwrap()), ["7.3/hybrid:4+4/scx_fifo"]);
+    assert_eq!(
+        hybrid.kernels().unwrap(),
+        [(Arch::Arm64, "7.3".parse().unwrap())]
+    );
+    let other = Settings {
+        kernels: vec!["6.18".into()],
+        ..hybrid
+    };
+    assert_eq!(names(&other.cells().unwrap()), ["6.18/hybrid:4+4/scx_fifo"]);
+}
+
+#[test]
+fn a_kernel_that_could_not_be_had_takes_only_its_own_cells_along() {
+    let full = Settings {
+        full: true,
+        ..settings()
+    };
+    let kernels = full.kernels().unwrap();
+    assert_eq!(kernels.len(), 7 + 2 + 1);
+    assert!(kernels.contains(&(Arch::Arm64, "7.3".parse().unwrap())));
+    let without = |absent: (Arch, &str)| {
+        let absent = vec![(absent.0, absent.1.to_owned())];
+        let cells = Settings {
+            absent,
+            ..full.clone()
+        }
+        .cells();
+        cells.unwrap().len()
+    };
+    let all = full.cells().unwrap().len();
+    assert_eq!(without((Arch::Arm64, "7.3")), all - 2);
+    assert_eq!(without((Arch::X86_64, "7.3")), all - 2 * 5);
+}
+
+#[test]
 fn a_choice_replaces_the_matrix() {
     let chosen = Settings {
         kernels: vec!["6.18".into()],
@@ -84,7 +127,10 @@ fn a_choice_replaces_the_matrix() {
         ..settings()
     };
     assert_eq!(names(&chosen.cells().unwrap()), ["6.18/1x8x1/scx_fifo"]);
-    assert_eq!(chosen.kernels().unwrap(), ["6.18".parse().unwrap()]);
+    assert_eq!(
+        chosen.kernels().unwrap(),
+        [(Arch::X86_64, "6.18".parse().unwrap())]
+    );
     let wrong = Settings {
         kernels: vec!["6".into()],
         ..settings()

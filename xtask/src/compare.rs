@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rota_lab::arch::Arch;
 use rota_lab::job::{self, Contender, Event, Job, Machine, Ran};
 use rota_lab::kernel::{Spec, Store};
 use rota_lab::topology::Topology;
@@ -95,18 +96,25 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         .iter()
         .map(|path| Foreign::find(path))
         .collect::<Result<_>>()?;
+    let arch = args.topology.arch();
+    if !foreign.is_empty() && arch != Arch::X86_64 {
+        return Err(stop::usage(format!(
+            "--foreign is for machines like this one; {} is {arch}",
+            args.topology
+        )));
+    }
     let contenders = contenders(&args.sched, &foreign)?;
     let (workload, mut files) = load::workload(&args.workload)?;
     for file in args.json.iter().chain(&args.chart) {
         save(file, "")?;
     }
 
-    let store = Store::open()?;
+    let store = Store::open()?.on(arch);
     let mut groups = kernels::groups(&store, std::slice::from_ref(&args.kernel))?;
     groups.push(Group::Build);
     setup::ensure(cx, &groups, args.install)?;
     let kernel = kernels::get(&store, &args.kernel)?;
-    let programs = programs(cx, &args.sched, &foreign)?;
+    let programs = programs(cx, &store, &args.sched, &foreign)?;
     files.extend(foreign.iter().flat_map(Foreign::files));
 
     let job = Job::Compare(job::Compare {
@@ -122,7 +130,7 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         let seed = args.seed;
         vm.clock = Clock::Counted { shift: SHIFT, seed };
     }
-    if !foreign.is_empty() && (args.counted || Accel::best() == Accel::Tcg) {
+    if !foreign.is_empty() && (args.counted || Accel::best(arch) == Accel::Tcg) {
         vm.append.push(NO_CX16.to_owned());
     }
     let runs = args.repeat * (u32::try_from(contenders.len()).unwrap_or(u32::MAX - 1) + 1);
@@ -170,8 +178,13 @@ fn contenders(ours: &[String], foreign: &[Foreign]) -> Result<Vec<Contender>> {
 
 /// What the guest has on its `PATH`: only the schedulers that are wanted, as each takes a minute to
 /// build.
-fn programs(cx: &Context, ours: &[String], foreign: &[Foreign]) -> Result<Vec<PathBuf>> {
-    let tools = Toolchain::find()?;
+fn programs(
+    cx: &Context,
+    store: &Store,
+    ours: &[String],
+    foreign: &[Foreign],
+) -> Result<Vec<PathBuf>> {
+    let tools = Toolchain::find()?.on(store)?;
     let task = ui::spinner("building the schedulers");
     let built = build_all::guest_programs_in(&task, cx, &tools, ours)?;
     task.done("");

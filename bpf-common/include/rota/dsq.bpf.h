@@ -9,6 +9,7 @@
 #define __ROTA_DSQ_BPF_H
 
 #include <rota/compat.bpf.h>
+#include <rota/fault.bpf.h>
 #include <rota/topology.bpf.h>
 
 /* The class of a queue in bits 32 and up, its index below: 0x200000003 is LLC 3's. */
@@ -59,6 +60,8 @@ static __always_inline void dsq_insert_vtime(struct task_struct *p, u64 dsq, u64
 /* Move the first task of @dsq that may run here to this CPU's local queue; false if none. */
 static __always_inline bool dsq_move_to_local(u64 dsq)
 {
+	if (fault_sleeps_here())
+		return false;
 	return compat_dsq_move_to_local(dsq);
 }
 

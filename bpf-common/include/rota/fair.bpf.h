@@ -76,6 +76,9 @@ static __always_inline u64 fair_charge(struct task_struct *p, struct fair_cpu *f
 static __always_inline void fair_advance(const struct task_struct *p, struct fair_cpu *fc,
 					 u64 *clock, u64 vtime)
 {
+	/* A task that a fault has put far behind says nothing about the queue. */
+	if (fault_delay(p))
+		return;
 	/* No lock: of two CPUs that advance it at once the smaller may win, until the next. */
 	if (task_is_pinned(p))
 		fc->clock = vtime;

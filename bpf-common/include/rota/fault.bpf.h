@@ -19,7 +19,7 @@ enum fault_kind {
 	FAULT_ERROR,	/* report an error from the op `fault_name` */
 	FAULT_STALL,	/* lose the tasks whose comm is `fault_name`; "": the first user task */
 	FAULT_STARVE,	/* queue the tasks whose comm is `fault_name` far behind all others */
-	FAULT_SLEEPY,	/* neither look for an idle CPU nor wake one */
+	FAULT_SLEEPY,	/* CPU 1 takes nothing out of queues, nor a task that wakes */
 	FAULT_UNFAIR,	/* charge all tasks as if they had weight 100 */
 	FAULT_STRAY,	/* answer select_cpu() with a CPU that the task may not use */
 };
@@ -75,6 +75,18 @@ static __always_inline bool fault_stalls(const struct task_struct *p)
 		return fault_victim == p->pid;
 	}
 	return fault_is_named(p);
+}
+
+/* True if @cpu is to idle beside what waits. */
+static __always_inline bool fault_sleeps(s32 cpu)
+{
+	return fault_kind == FAULT_SLEEPY && cpu == 1;
+}
+
+/* The same for the CPU that asks; without the fault it is not even asked which one that is. */
+static __always_inline bool fault_sleeps_here(void)
+{
+	return fault_kind == FAULT_SLEEPY && fault_sleeps(bpf_get_smp_processor_id());
 }
 
 /* How much too late @p is to be queued, in virtual time. */

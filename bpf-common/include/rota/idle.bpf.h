@@ -19,7 +19,7 @@ static __always_inline bool idle_none(void)
 	bool none = bpf_cpumask_empty(idle);
 
 	scx_bpf_put_idle_cpumask(idle);
-	return none || fault_kind == FAULT_SLEEPY;
+	return none;
 }
 
 /*
@@ -50,7 +50,7 @@ static __always_inline s32 idle_place(struct task_struct *p, s32 prev_cpu, u64 w
 
 	if (!idle_none())
 		cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
-	*placed = idle && !fault_stalls(p);
+	*placed = idle && !fault_stalls(p) && !fault_sleeps(cpu);
 	if (*placed) {
 		dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
 		return cpu;
@@ -102,7 +102,7 @@ static __always_inline bool idle_kick(const struct task_struct *p)
  */
 static __always_inline bool idle_recheck(s32 cpu, u64 dsq)
 {
-	if (dsq_is_empty(dsq) || fault_kind == FAULT_SLEEPY)
+	if (dsq_is_empty(dsq))
 		return false;
 	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 	return true;

@@ -34,7 +34,7 @@ pub enum Fault {
     Stall(String),
     /// Tasks of this command name wait for seconds whenever they are queued by virtual time.
     Starve(String),
-    /// No idle CPU is woken for a task that is queued, nor looked for as it wakes.
+    /// CPU 1 takes nothing out of queues, nor a task that wakes.
     Sleepy,
     /// Weights count for nothing.
     Unfair,

@@ -7,10 +7,12 @@ mod context;
 mod cost;
 mod elf;
 mod figures;
+mod fuzz;
 mod install;
 mod kernel;
 mod kernels;
 mod load;
+mod replay;
 mod run;
 mod setup;
 mod step;
@@ -54,6 +56,8 @@ enum Command {
     Vm(vm::Args),
     Cost(cost::Args),
     Compare(compare::Args),
+    Fuzz(fuzz::Args),
+    Replay(replay::Args),
 }
 
 fn main() -> ExitCode {
@@ -79,5 +83,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Vm(args) => vm::run(args, &cx),
         Command::Cost(args) => cost::run(args, &cx),
         Command::Compare(args) => compare::run(args, &cx),
+        Command::Fuzz(args) => fuzz::run(args, &cx),
+        Command::Replay(args) => replay::run(args, &cx),
     }
 }

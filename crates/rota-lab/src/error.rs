@@ -20,6 +20,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file that is no case of `cargo xtask fuzz`.
+    #[error("{}: {reason}; give a folder or a case.json that `cargo xtask fuzz` has written", path.display())]
+    BadCase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A kernel that is not understood.
     #[error(
         "kernel `{given}` is neither a series (6.18), a release (7.2.12), `none` \

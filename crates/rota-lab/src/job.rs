@@ -12,6 +12,8 @@ use rota_load::report::Report;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::fuzz::{Scenario, Verdicts};
+
 /// Where the job lies in the guest.
 pub const JOB_PATH: &str = "/rota/job.json";
 
@@ -30,6 +32,8 @@ pub enum Job {
     Cases(Cases),
     /// Measure what a scheduler costs.
     Cost(Cost),
+    /// Act a scenario out, and judge it.
+    Fuzz(Scenario),
 }
 
 /// Run one command and pass on its output and exit code.
@@ -156,6 +160,8 @@ pub enum Event {
     Ran(Box<Ran>),
     /// What a scheduler costs.
     Costs(Costs),
+    /// What came of a scenario.
+    Judged(Box<Verdicts>),
     /// A lab case starts.
     CaseStarted {
         /// Its name.

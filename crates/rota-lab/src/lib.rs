@@ -13,11 +13,13 @@
 pub mod arch;
 pub mod cases;
 pub mod error;
+pub mod fuzz;
 pub mod guest;
 pub mod initramfs;
 pub mod job;
 pub mod kernel;
 pub mod matrix;
+pub mod oracles;
 pub mod topology;
 pub mod vm;
 

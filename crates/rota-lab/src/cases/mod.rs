@@ -2,6 +2,7 @@
 //! The lab's cases. The host lists them, the guest runs them.
 
 mod balance;
+mod broken;
 mod classes;
 mod common;
 mod control;
@@ -13,7 +14,7 @@ mod nest;
 mod placement;
 mod refuse;
 mod session;
-mod shares;
+pub(crate) mod shares;
 mod storms;
 
 use crate::guest::{CaseResult, Guest};
@@ -181,6 +182,7 @@ pub const ALL: &[&[Case]] = &[
     nest::CASES,
     storms::CASES,
     counters::CASES,
+    broken::CASES,
 ];
 
 /// All cases, one by one.

@@ -9,14 +9,7 @@ use serde_json::Value;
 
 use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, STOP_LIMIT, Sched, describe, events, scx};
-
-/// Events by which the kernel tells that it had to step in: a CPU chosen that the task may not
-/// use, a task handed back again and again, a task given that was not the scheduler's to give.
-const ORACLES: [&str; 3] = [
-    "SCX_EV_SELECT_CPU_FALLBACK",
-    "SCX_EV_REENQ_REPEAT",
-    "SCX_EV_INSERT_NOT_OWNED",
-];
+use crate::oracles::MISTAKES;
 
 /// Runs `body` under the scheduler under test, started with `args`.
 ///
@@ -39,7 +32,7 @@ pub fn scheduled(
         "the scheduler had to restart"
     );
     let counted = scx::events();
-    for name in ORACLES {
+    for name in MISTAKES {
         let count = counted.get(name).copied().unwrap_or_default();
         check!(count == 0, "{name} is {count}");
     }

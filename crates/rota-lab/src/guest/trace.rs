@@ -31,10 +31,18 @@ pub struct Trace {
 impl Trace {
     /// Begins to trace.
     pub fn start() -> io::Result<Self> {
+        let trace = Self::prepare()?;
+        trace.resume()?;
+        Ok(trace)
+    }
+
+    /// Makes everything ready, which takes a CPU a while, but traces nothing yet.
+    pub fn prepare() -> io::Result<Self> {
         fs::create_dir(INSTANCE)?;
         let trace = Self {
             dir: INSTANCE.into(),
         };
+        trace.pause()?;
         trace.set("trace_clock", "mono")?;
         trace.set("buffer_size_kb", &BUFFER_KB.to_string())?;
         for event in EVENTS {
@@ -52,9 +60,23 @@ impl Trace {
 
     /// Ends it; what happened since the start.
     pub fn finish(self) -> io::Result<History> {
-        self.set("tracing_on", "0")?;
-        let text = fs::read_to_string(self.dir.join("trace"))?;
-        History::parse(&text).map_err(io::Error::other)
+        History::parse(&self.text()?).map_err(io::Error::other)
+    }
+
+    /// Ends it; the kernel's own words, which cost it much time to write.
+    pub fn text(self) -> io::Result<String> {
+        self.pause()?;
+        fs::read_to_string(self.dir.join("trace"))
+    }
+
+    /// Takes in what happens from now on.
+    pub fn resume(&self) -> io::Result<()> {
+        self.set("tracing_on", "1")
+    }
+
+    /// Takes in nothing more.
+    pub fn pause(&self) -> io::Result<()> {
+        self.set("tracing_on", "0")
     }
 
     fn set(&self, file: &str, value: &str) -> io::Result<()> {
@@ -112,7 +134,7 @@ pub struct Idleness {
 
 impl History {
     /// Reads the text of tracefs.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut moments = Vec::new();
         for line in text.lines() {
             if let Some(counts) = line.split("entries-in-buffer/entries-written: ").nth(1) {

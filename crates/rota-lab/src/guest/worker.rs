@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::libc;
 
-use super::{Port, compare, cost, exec, machine, run_cases};
+use super::{Port, compare, cost, exec, fuzz, machine, run_cases};
 use crate::job::{Event, JOB_PATH, Job};
 
 /// How often the host hears from a guest that has nothing to say.
@@ -48,6 +48,7 @@ fn run(port: &Port, job: Job) -> Result<i32, String> {
         Job::Compare(job) => compare::run(port, &job),
         Job::Cases(job) => run_cases::run(port, &job),
         Job::Cost(job) => cost::run(port, &job),
+        Job::Fuzz(job) => fuzz::run(port, &job),
     }
 }
 

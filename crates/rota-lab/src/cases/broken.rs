@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The oracles see what they are for: each is shown a policy with that very defect.
+
+use super::Case;
+use crate::check;
+use crate::fuzz::{Act, Scenario, Violation, What};
+use crate::guest::{CaseResult, Guest, act_out};
+
+pub const CASES: &[Case] = &[
+    Case::new("broken_policies_are_caught", broken_policies_are_caught)
+        // Has weights and a queue by virtual time, without which two of the defects are none.
+        .only(&["scx_vtime"])
+        .counted()
+        .min_cpus(2)
+        .limit_s(300)
+        .one_machine(),
+];
+
+/// Hogs of two weights on every CPU, and a light task.
+const HOGS: &str = r#"
+name = "hogs"
+
+[[group]]
+name = "heavy"
+kind = "loop"
+run = "10ms"
+count = "1/cpu"
+nice = -10
+
+[[group]]
+name = "light"
+kind = "loop"
+run = "10ms"
+count = "1/cpu"
+
+[[group]]
+name = "probe"
+kind = "probe"
+period = "10ms"
+"#;
+
+/// Equal hogs, more than there are CPUs, and a light task.
+const EQUAL: &str = r#"
+name = "equal"
+
+[[group]]
+name = "hog"
+kind = "loop"
+run = "10ms"
+count = "2/cpu"
+
+[[group]]
+name = "probe"
+kind = "probe"
+period = "10ms"
+"#;
+
+/// Tasks that may use two CPUs.
+const CONFINED: &str = r#"
+name = "confined"
+
+[[group]]
+name = "confined"
+kind = "loop"
+run = "2ms"
+sleep = "1ms"
+count = 4
+affinity = "1-2"
+"#;
+
+/// A defect, a workload that brings it out, and the oracle that sees it.
+const DEFECTS: [(&str, &str, &str); 5] = [
+    ("error:enqueue", HOGS, "exit"),
+    ("starve:probe", EQUAL, "starved"),
+    ("unfair", HOGS, "weights"),
+    ("sleepy", EQUAL, "idle"),
+    ("stray", CONFINED, "events"),
+];
+
+/// Goal: an oracle that says nothing is one that has nothing to say.
+/// Method: a fault knob gives the policy one defect at a time; the oracle for it finds it, and with
+/// the same workloads but without a defect none finds anything.
+fn broken_policies_are_caught(guest: &mut Guest) -> CaseResult {
+    let mut told = Vec::new();
+    for (fault, workload, oracle) in DEFECTS {
+        // Shares are only judged if nothing is done meanwhile; else there is more time to be seen.
+        let longer = (oracle != "weights").then_some(Act {
+            at_ms: 1000,
+            what: What::Hangup,
+        });
+        let found = judge(guest, &[&format!("--fault={fault}")], workload, longer);
+        let seen = found.iter().find(|(name, _)| name == oracle);
+        let Some((_, message)) = seen else {
+            return Err(
+                format!("{oracle} does not see {fault}, all that is seen is {found:?}").into(),
+            );
+        };
+        told.push(format!("{fault}: {message}"));
+    }
+    for workload in [HOGS, EQUAL, CONFINED] {
+        let found = judge(guest, &[], workload, None);
+        check!(found.is_empty(), "without a defect: {found:?}");
+    }
+    Ok(told.join("; "))
+}
+
+/// What the oracles find, by name.
+fn judge(
+    guest: &mut Guest,
+    options: &[&str],
+    workload: &str,
+    act: Option<Act>,
+) -> Vec<(String, String)> {
+    let mut all = vec!["--slice-us=1000".to_owned()];
+    all.extend(options.iter().map(|option| (*option).to_owned()));
+    let scenario = Scenario {
+        sched: guest.sched_name().to_owned(),
+        kernel: String::new(),
+        topology: String::new(),
+        seed: 0,
+        options: all,
+        workload: workload.to_owned(),
+        load_first: false,
+        acts: act.into_iter().collect(),
+    };
+    let verdicts = act_out(guest, &scenario);
+    let pair = |found: Violation| (found.oracle, found.message);
+    verdicts.violations.into_iter().map(pair).collect()
+}

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::load::Load;
+use super::program::Progress;
 use super::sched::{self, Sched};
 use super::{Port, STOP_LIMIT};
 use crate::job::{Cost, Costs, Event};
@@ -24,29 +25,76 @@ const MEASURED: Duration = Duration::from_millis(200);
 const CALLS_MIN: u64 = 100;
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
+/// How often all is measured; the least counts. Where the kernel's hash tables and allocators happen
+/// to put things makes a figure up to 5 % larger in one round or another, never smaller.
+const ROUNDS: usize = 4;
+
 /// Measures; the result is 0, or the exit code of a scheduler that did not start.
 pub fn run(port: &Port, job: &Cost) -> Result<i32, String> {
-    let mut costs = Costs::default();
-    let Some(name) = &job.sched else {
-        (costs.pipe, costs.messaging) = operations()?;
-        port.emit(&Event::Costs(costs));
-        return Ok(0);
-    };
+    let mut least: Option<Costs> = None;
+    for _ in 0..ROUNDS {
+        let round = match &job.sched {
+            Some(name) => under(name)?,
+            None => {
+                let (pipe, messaging) = operations()?;
+                Ok(Costs {
+                    pipe,
+                    messaging,
+                    ..Costs::default()
+                })
+            }
+        };
+        match round {
+            Ok(costs) => {
+                least = Some(match least {
+                    Some(least) => lesser(least, &costs),
+                    None => costs,
+                });
+            }
+            Err(end) => return Ok(sched::did_not_start(port, &end)),
+        }
+    }
+    port.emit(&Event::Costs(least.unwrap_or_default()));
+    Ok(0)
+}
+
+/// Measures under the scheduler `name`, from its start to its end. What it said if it did not start.
+fn under(name: &str) -> Result<Result<Costs, Progress>, String> {
     let begin = Instant::now();
     let sched = Sched::spawn(name, &[], None).map_err(|error| error.to_string())?;
     if let Err(end) = sched.wait_started() {
-        return Ok(sched::did_not_start(port, &end));
+        return Ok(Err(end));
     }
-    costs.attach_ms = Some(milliseconds(begin));
-    (costs.pipe, costs.messaging) = operations()?;
-    costs.callbacks = callbacks(sched.program().pid())?;
+    let attach_ms = Some(milliseconds(begin));
+    let (pipe, messaging) = operations()?;
+    let callbacks = callbacks(sched.program().pid())?;
     let begin = Instant::now();
     sched
         .stop(Signal::SIGTERM, STOP_LIMIT)
         .ok_or_else(|| format!("{name} does not stop"))?;
-    costs.detach_ms = Some(milliseconds(begin));
-    port.emit(&Event::Costs(costs));
-    Ok(0)
+    Ok(Ok(Costs {
+        pipe,
+        messaging,
+        callbacks,
+        attach_ms,
+        detach_ms: Some(milliseconds(begin)),
+    }))
+}
+
+/// The lesser of each figure.
+fn lesser(one: Costs, other: &Costs) -> Costs {
+    let both = |a: Option<f64>, b: Option<f64>| Some(a?.min(b?));
+    let callback = |(name, cost): (String, f64)| {
+        let again = other.callbacks.get(&name).copied().unwrap_or(cost);
+        (name, cost.min(again))
+    };
+    Costs {
+        pipe: one.pipe.min(other.pipe),
+        messaging: one.messaging.min(other.messaging),
+        callbacks: one.callbacks.into_iter().map(callback).collect(),
+        attach_ms: both(one.attach_ms, other.attach_ms),
+        detach_ms: both(one.detach_ms, other.detach_ms),
+    }
 }
 
 fn milliseconds(since: Instant) -> f64 {
@@ -141,6 +189,19 @@ fn callback(symbols: &str, tag: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_least_of_each_figure_counts() {
+        let costs = |pipe, messaging, enqueue, attach_ms| Costs {
+            pipe,
+            messaging,
+            callbacks: [("enqueue".to_owned(), enqueue)].into(),
+            attach_ms: Some(attach_ms),
+            detach_ms: None,
+        };
+        let least = lesser(costs(1.0, 5.0, 9.0, 2.0), &costs(2.0, 4.0, 7.0, 3.0));
+        assert_eq!(least, costs(1.0, 4.0, 7.0, 2.0));
+    }
 
     #[test]
     fn programs_are_told_from_other_files() {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Where a task wakes or begins, for policies with queues per shard.
+ * Where a task wakes or begins, or gets help, for policies with queues per shard.
  */
 #ifndef __ROTA_PLACE_BPF_H
 #define __ROTA_PLACE_BPF_H
@@ -47,6 +47,26 @@ static __always_inline u32 place_new(const struct task_struct *p, u32 own)
 			llc = 0;
 	}
 	return best;
+}
+
+/*
+ * An idle CPU that may run one of the first tasks in the queue of @shard, claimed:
+ * one of its LLC if it is to be @near, or else any; -1 if there is none. A
+ * function of its own, so that the verifier looks at it once.
+ */
+__noinline s32 shard_helper(u32 shard, bool near)
+{
+	u32 llc = shards[shard & (MAX_SHARDS - 1)].llc;
+	struct task_struct *p;
+	int scanned = 0;
+	s32 cpu = -1;
+
+	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
+		cpu = near ? idle_claim_llc(p, task_cpu(p), llc) : idle_claim(p, 0);
+		if (cpu >= 0 || ++scanned == DSQ_HEAD_SCAN)
+			break;
+	}
+	return cpu;
 }
 
 /* Before @p runs or waits on @cpu, having run on @prev_cpu last: its virtual time there. */

@@ -119,21 +119,6 @@ static __always_inline bool shard_waits(u32 shard, u64 length_ns)
 	return !dsq_is_empty(DSQ_SHARD | shard);
 }
 
-/* An idle CPU that may run one of the first tasks in the queue of @shard, claimed; -1: none. */
-static __always_inline s32 shard_helper(u32 shard)
-{
-	struct task_struct *p;
-	s32 cpu = -1;
-	int scanned = 0;
-
-	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
-		cpu = scx_bpf_pick_idle_cpu(p->cpus_ptr, 0);
-		if (cpu >= 0 || ++scanned == DSQ_HEAD_SCAN)
-			break;
-	}
-	return cpu >= 0 ? cpu : -1;
-}
-
 /* The shard that a CPU was woken for, plus 1. */
 static u16 shard_calls[MAX_CPUS];
 

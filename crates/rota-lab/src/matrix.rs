@@ -364,7 +364,8 @@ impl Runner<'_> {
             Arch::X86_64 => &self.settings.programs,
             Arch::Arm64 => &self.settings.arm64_programs,
         };
-        let mut vm = Vm::new(self.kernel, &self.cell.topology, programs, &job, &dir);
+        let programs = needed(programs, &self.cell.sched, &names);
+        let mut vm = Vm::new(self.kernel, &self.cell.topology, &programs, &job, &dir);
         vm.clock = kind.clock.seeded(self.settings.seed);
         vm.append = kind.append.split_whitespace().map(str::to_owned).collect();
         vm.limits.total = vm.limits.silent + std::time::Duration::from_secs(seconds);
@@ -374,6 +375,18 @@ impl Runner<'_> {
         record.cases.extend(seen.finish(&names, &outcome));
         Ok(())
     }
+}
+
+/// Those of `programs` that the cases called `names` of `sched` need. A change of one scheduler then
+/// leaves the guests of the others as they were, to the last instruction of those that count.
+fn needed(programs: &[PathBuf], sched: &str, names: &[String]) -> Vec<PathBuf> {
+    let cases = names.iter().filter_map(|name| cases::find(name));
+    let beside: Vec<&str> = cases.flat_map(|case| case.beside).copied().collect();
+    let is_needed = |path: &&PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with("scx_") || name == sched || beside.contains(&&*name)
+    };
+    programs.iter().filter(is_needed).cloned().collect()
 }
 
 fn boot_record(append: &str, outcome: &Outcome) -> BootRecord {

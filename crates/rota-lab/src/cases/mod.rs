@@ -48,6 +48,8 @@ pub struct Case {
     pub run: fn(&mut Guest) -> CaseResult,
     /// Schedulers for which it makes sense; empty means all.
     pub scheds: &'static [&'static str],
+    /// Other schedulers that it needs in the guest.
+    pub beside: &'static [&'static str],
     /// Kernels for which it makes sense.
     pub kernels: Kernels,
     /// CPUs without which there is nothing to see.
@@ -75,6 +77,7 @@ impl Case {
             name,
             run,
             scheds: &[],
+            beside: &[],
             kernels: Kernels::Sound,
             min_cpus: 1,
             min_llcs: 1,
@@ -90,6 +93,12 @@ impl Case {
     /// Only for these schedulers.
     pub const fn only(mut self, scheds: &'static [&'static str]) -> Self {
         self.scheds = scheds;
+        self
+    }
+
+    /// With these schedulers in the guest, too.
+    pub const fn beside(mut self, scheds: &'static [&'static str]) -> Self {
+        self.beside = scheds;
         self
     }
 

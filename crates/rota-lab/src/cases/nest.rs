@@ -56,6 +56,7 @@ pub const CASES: &[Case] = &[
         .min_llcs(2)
         .counted(),
     Case::new("full_machine_is_as_fast", full_machine_is_as_fast)
+        .beside(&["scx_vtime"])
         .only(NEST)
         .min_llcs(2)
         .counted(),

@@ -268,3 +268,30 @@ fn a_second_attempt_starts_from_nothing() {
     let records = after(&events, Verdict::Exited(0));
     assert_eq!(records.len(), 1);
 }
+
+#[test]
+fn a_guest_gets_the_schedulers_that_its_cases_need() {
+    let all: Vec<PathBuf> = [
+        "rota-guest",
+        "rota-load",
+        "scx_fifo",
+        "scx_freq",
+        "scx_vtime",
+    ]
+    .map(|name| PathBuf::from("/p").join(name))
+    .into();
+    let names = |sched: &str, cases: &[&str]| -> Vec<String> {
+        let cases: Vec<String> = cases.iter().map(|name| (*name).to_owned()).collect();
+        let needed = needed(&all, sched, &cases);
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        needed.iter().map(name).collect()
+    };
+    assert_eq!(
+        names("scx_fifo", &["attach_detach"]),
+        ["rota-guest", "rota-load", "scx_fifo"]
+    );
+    assert_eq!(
+        names("scx_freq", &["attach_detach", "full_machine_is_as_fast"]),
+        ["rota-guest", "rota-load", "scx_freq", "scx_vtime"]
+    );
+}

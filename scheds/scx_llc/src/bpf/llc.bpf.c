@@ -182,11 +182,17 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 OP(void, llc, tick, struct task_struct *p)
 {
 	u32 shard = cpu_shard(task_cpu(p));
+	s32 helper;
 
 	if (nr_shards == 1 || !shard_waits(shard, HELP_AFTER_NS))
 		return;
-	shard_mark(shard);
-	if (shard_call(shard, shard_helper(shard)))
+	/* Others are called only if no CPU of the LLC can help. */
+	helper = shard_helper(shard, true);
+	if (helper < 0) {
+		shard_mark(shard);
+		helper = shard_helper(shard, false);
+	}
+	if (shard_call(shard, helper))
 		count(nr_kicked);
 }
 

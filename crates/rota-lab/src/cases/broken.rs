@@ -47,7 +47,7 @@ name = "equal"
 name = "hog"
 kind = "loop"
 run = "10ms"
-count = "2/cpu"
+count = "4/cpu"
 
 [[group]]
 name = "probe"

@@ -36,7 +36,7 @@ const SLICE: [&str; 2] = ["--slice-us", "5000"];
 const SLICE_MS: f64 = 5.0;
 const TICK_MS: f64 = 4.0;
 /// Turns that each task of a CPU adds to the longest gap of the others.
-const GAP_TURNS: f64 = 1.5;
+const GAP_TURNS: f64 = 1.7;
 /// CPU time that cannot be had: the kernel's own threads, and the lab's.
 const OVERHEAD: f64 = 0.04;
 

@@ -34,7 +34,7 @@ pub struct Args {
 
 /// Runs `cargo xtask replay`.
 pub fn run(args: Args, cx: &Context) -> Result<u8> {
-    let before = Case::load(&args.case)?;
+    let before = Case::load(&args.case).map_err(|error| stop::usage(error.to_string()))?;
     let spec: Spec = before.scenario.kernel.parse()?;
     cx.require_scheduler(&before.scenario.sched)?;
     let lab = Lab::ready(cx, &spec, args.install)?;

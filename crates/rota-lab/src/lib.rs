@@ -11,6 +11,7 @@
 //! directory and the directory of a run.
 
 pub mod arch;
+pub mod bounds;
 pub mod cases;
 pub mod error;
 pub mod fuzz;

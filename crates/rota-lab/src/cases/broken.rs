@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The oracles see what they are for: each is shown a policy with that very defect.
+//! Oracles see what they are for: those that judge what a policy decides are shown one that decides
+//! wrongly. (What comes of an error that the policy itself reports is a matter of the cases in `eject.rs`;
+//! each oracle's own test shows it evidence with its defect. `starve:COMM` is for the hand: now and
+//! then its victim slips through, and nobody knows yet how.)
 
 use super::Case;
+use super::shares::hogs;
 use crate::check;
 use crate::fuzz::{Act, Scenario, Violation, What};
 use crate::guest::{CaseResult, Guest, act_out};
@@ -16,44 +20,18 @@ pub const CASES: &[Case] = &[
         .one_machine(),
 ];
 
-/// Hogs of two weights on every CPU, and a light task.
-const HOGS: &str = r#"
-name = "hogs"
+/// Hogs of two weights on every CPU.
+fn weighted() -> String {
+    hogs(&[
+        ("heavy", "count = \"1/cpu\"\nnice = -10"),
+        ("light", "count = \"1/cpu\""),
+    ])
+}
 
-[[group]]
-name = "heavy"
-kind = "loop"
-run = "10ms"
-count = "1/cpu"
-nice = -10
-
-[[group]]
-name = "light"
-kind = "loop"
-run = "10ms"
-count = "1/cpu"
-
-[[group]]
-name = "probe"
-kind = "probe"
-period = "10ms"
-"#;
-
-/// Equal hogs, more than there are CPUs, and a light task.
-const EQUAL: &str = r#"
-name = "equal"
-
-[[group]]
-name = "hog"
-kind = "loop"
-run = "10ms"
-count = "4/cpu"
-
-[[group]]
-name = "probe"
-kind = "probe"
-period = "10ms"
-"#;
+/// Equal hogs, more than there are CPUs.
+fn equal() -> String {
+    hogs(&[("hog", "count = \"4/cpu\"")])
+}
 
 /// Tasks that may use two CPUs.
 const CONFINED: &str = r#"
@@ -68,24 +46,22 @@ count = 4
 affinity = "1-2"
 "#;
 
-/// A defect, a workload that brings it out, and the oracle that sees it. (What comes of an error that
-/// the policy itself reports is a matter of the cases in `eject.rs`; `starve:COMM` is for the hand: now
-/// and then its victim slips through, and nobody knows yet how.)
-const DEFECTS: [(&str, &str, &str); 3] = [
-    ("unfair", HOGS, "weights"),
-    ("sleepy", EQUAL, "idle"),
-    ("stray", CONFINED, "events"),
-];
-
 /// Goal: an oracle that says nothing is one that has nothing to say.
 /// Method: a fault knob gives the policy one defect at a time; the oracle for it finds it, and with
 /// the same workloads but without a defect none finds anything.
 fn broken_policies_are_caught(guest: &mut Guest) -> CaseResult {
+    let (weighted, equal, confined) = (weighted(), equal(), CONFINED.to_owned());
+    // A defect, a workload that brings it out, and the oracle that sees it.
+    let defects = [
+        ("unfair", &weighted, "weights"),
+        ("sleepy", &equal, "idle"),
+        ("stray", &confined, "events"),
+    ];
     let mut told = Vec::new();
     // 6.12 counts no events.
     let counts = guest.machine().kernel.split('.').nth(1) != Some("12");
     let visible = |oracle: &str| counts || oracle != "events";
-    for (fault, workload, oracle) in DEFECTS.into_iter().filter(|defect| visible(defect.2)) {
+    for (fault, workload, oracle) in defects.into_iter().filter(|defect| visible(defect.2)) {
         // Shares are only judged if nothing is done meanwhile; else there is more time to be seen.
         let longer = (oracle != "weights").then_some(Act {
             at_ms: 1000,
@@ -100,8 +76,8 @@ fn broken_policies_are_caught(guest: &mut Guest) -> CaseResult {
         };
         told.push(format!("{fault}: {message}"));
     }
-    for workload in [HOGS, EQUAL, CONFINED] {
-        let found = judge(guest, &[], workload, None);
+    for workload in [weighted, equal, confined] {
+        let found = judge(guest, &[], &workload, None);
         check!(found.is_empty(), "without a defect: {found:?}");
     }
     Ok(told.join("; "))

@@ -16,6 +16,7 @@ use super::Case;
 use super::common::WHILE_NEEDED;
 use super::session::{load, next_stats, scheduled};
 use super::shares::hogs;
+use crate::bounds;
 use crate::check;
 use crate::guest::{
     CaseResult, Failure, Guest, History, Load, Sched, Trace, Usage, all_pids, counters_of,
@@ -197,11 +198,9 @@ fn usage(guest: &Guest, workload: &str) -> Result<Usage, Failure> {
 
 /// The bound on waiting for a warm CPU, in milliseconds, and options that set it.
 const GROW_MS: f64 = 2.0;
-/// It is seen at a tick; and QEMU takes about half of one for each CPU until it comes round to the
-/// CPU that was woken.
+/// It is seen at a tick, and then a CPU is woken.
 fn growth_ms(cpus: usize) -> f64 {
-    const TICK_MS: f64 = 4.0;
-    GROW_MS + TICK_MS * (1.0 + cpus as f64 / 2.0)
+    GROW_MS + bounds::idle_ms(cpus)
 }
 
 /// One task all the time, and for a second one for each CPU.

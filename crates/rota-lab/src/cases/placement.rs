@@ -1,13 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Where tasks run, and how long they wait.
-//!
-//! A turn is a slice, but the kernel sees its end at the next tick only; and in an emulator each CPU
-//! stands still while others run, so that the tick is late by up to another. On a CPU with n tasks
-//! of equal weight each waits for n - 1 turns if all is fair. The bound is 1.5 times n turns: one
-//! turn more comes from what the free tasks get elsewhere, and what is left is for the rest of the
-//! system.
-//!
-//! In virtual time all this is the same on a busy host as on an idle one.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -18,6 +10,7 @@ use rota_load::report::{GroupReport, Report};
 use super::Case;
 use super::common::WHILE_NEEDED;
 use super::session::{group, load, range, scheduled};
+use crate::bounds;
 use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, Idleness, Task, Trace, tasks_of};
 
@@ -34,9 +27,6 @@ pub const CASES: &[Case] = &[
 
 const SLICE: [&str; 2] = ["--slice-us", "5000"];
 const SLICE_MS: f64 = 5.0;
-const TICK_MS: f64 = 4.0;
-/// Turns that each task of a CPU adds to the longest gap of the others.
-const GAP_TURNS: f64 = 1.7;
 /// CPU time that cannot be had: the kernel's own threads, and the lab's.
 const OVERHEAD: f64 = 0.04;
 
@@ -94,19 +84,13 @@ period = "20ms"
 affinity = "one-each"
 "#;
 
-/// The longest turn on a machine with so many CPUs, in milliseconds.
-fn turn_ms(cpus: u32) -> f64 {
-    let emulator = if cpus == 1 { 0.0 } else { 2.0 * TICK_MS };
-    SLICE_MS + TICK_MS + emulator
-}
-
 /// No task of a workload waits longer than `per_cpu` tasks on each CPU make it; the longest gaps.
-fn check_gaps(report: &Report, per_cpu: u32) -> CaseResult {
+fn check_gaps(report: &Report, per_cpu: usize) -> CaseResult {
     let gap_ms = |group: &GroupReport| group.longest_gap_us.unwrap_or(0.0) / 1e3;
     let told = |group: &GroupReport| format!("{} {:.1}", group.name, gap_ms(group));
     let told: Vec<String> = report.groups.iter().map(told).collect();
     let figures = format!("longest gaps in ms: {}", told.join(", "));
-    let bound = GAP_TURNS * f64::from(per_cpu) * turn_ms(report.cpus);
+    let bound = bounds::gap_ms(SLICE_MS, report.cpus as usize, per_cpu);
     for group in &report.groups {
         check!(
             gap_ms(group) < bound,
@@ -142,13 +126,6 @@ fn pinned_stay(guest: &mut Guest) -> CaseResult {
     })
 }
 
-/// The longest time, in milliseconds, for which a CPU may idle beside a task that waits for it: one
-/// tick, and what the emulator takes to come round to the CPU that is to be woken, half a tick for
-/// each CPU. Under EEVDF 13 ms were seen on 8 CPUs.
-fn episode_ms(cpus: usize) -> f64 {
-    (1.0 + cpus as f64 / 2.0) * TICK_MS
-}
-
 /// The CPU time that a scheduler may lose, as a multiple of what EEVDF loses: usually it is half of
 /// it (2 % beside 4 to 7 %), but both differ from run to run.
 const LOST: f64 = 1.5;
@@ -181,7 +158,7 @@ fn no_idle_cpu_beside_work(guest: &mut Guest) -> CaseResult {
         };
         let figures = format!("{}; EEVDF {}", tell(&found), tell(&eevdf));
         check!(
-            longest_ms(&found) < episode_ms(cpus),
+            longest_ms(&found) < bounds::idle_ms(cpus),
             "(task, CPU) {:?} waited beside each other: {figures}",
             found.longest
         );

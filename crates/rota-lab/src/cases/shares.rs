@@ -1,15 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! CPU time in proportion to weight.
-//!
-//! How far a task may be from its ideal. A turn is a slice of 5 ms, but the kernel sees the end of a
-//! slice at its next tick of 4 ms, so it is 9 ms at most; in an emulator each CPU stands still while
-//! others run, so that on several the tick is late by up to another. With exact virtual time a
-//! task's lag is at most one turn on one CPU, and two on several CPUs that take from one queue. Both
-//! ends of a measurement have that lag, so CPU time may differ by twice as much from the ideal,
-//! however long the measurement is: a share that drifts away fails. And each task reads its own
-//! clock at both ends, which it does late if its CPU stands still just then: 2 to 8 ms, seldom more.
-//!
-//! In virtual time all this is the same on a busy host as on an idle one.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -19,6 +9,7 @@ use rota_load::report::{GroupReport, Report};
 
 use super::Case;
 use super::session::{group, load, range, scheduled};
+use crate::bounds;
 use crate::check;
 use crate::guest::{CaseResult, Guest};
 
@@ -39,9 +30,6 @@ pub const CASES: &[Case] = &[
 pub const BY_WEIGHT: &[&str] = &["scx_vtime", "scx_freq"];
 
 const SLICE_MS: f64 = 5.0;
-const TICK_MS: f64 = 4.0;
-/// How long an emulated CPU stands still while others run.
-const STANDSTILL_MS: f64 = 8.0;
 const SLICE: [&str; 2] = ["--slice-us", "5000"];
 
 /// CPU time that cannot be had: the kernel's own threads, and the lab's.
@@ -140,23 +128,15 @@ fn over_time(guest: &mut Guest) -> CaseResult {
         let figures = format!("{figures}; sleepers {part:.3} of 0.333");
         // A slice of credit in each of the three rounds, and the rounds of different CPUs drift
         // apart.
-        let credit = 3.0 * (SLICE_MS + TICK_MS) / 1e3 / report.seconds + 0.02;
+        let credit = 3.0 * (SLICE_MS + bounds::TICK_MS) / 1e3 / report.seconds + 0.02;
         check!((part - 1.0 / 3.0).abs() < credit, "{figures}");
         Ok(figures)
     })
 }
 
-/// How far the CPU time of a task may be from the ideal, in milliseconds.
-fn bound_ms(cpus: usize) -> f64 {
-    match cpus {
-        1 => 2.0 * (SLICE_MS + TICK_MS),
-        _ => 2.0 * (2.0 * (SLICE_MS + 2.0 * TICK_MS) + STANDSTILL_MS),
-    }
-}
-
-/// The same as a share of a CPU.
+/// How far the CPU time of a task may be from the ideal, as a share of a CPU.
 fn bound(group: &GroupReport, cpus: u32) -> f64 {
-    bound_ms(cpus as usize) / 1e3 / group.seconds
+    bounds::lag_ms(SLICE_MS, cpus as usize) / 1e3 / group.seconds
 }
 
 /// A workload of groups that never sleep if their lines do not say otherwise.
@@ -213,7 +193,7 @@ pub fn check_lags(tasks: &[(&str, f64, f64)], cpus: usize, seconds: f64) -> Case
         .collect();
     let (least, most) = range(&lags);
     let figures = format!("{}, lag {least:.1} to {most:.1} ms", shares.join(", "));
-    let bound = bound_ms(cpus);
+    let bound = bounds::lag_ms(SLICE_MS, cpus);
     for ((name, _, share), lag) in iter::zip(tasks, &lags) {
         check!(
             lag.abs() < bound,

@@ -147,16 +147,5 @@ fn slice_ms(scenario: &Scenario) -> f64 {
     us.map_or(DEFAULT_MS, |us| us / 1e3)
 }
 
-/// The kernel looks at slices once in a tick.
-const TICK_MS: f64 = 4.0;
-/// How long an emulated CPU stands still while others run.
-const STANDSTILL_MS: f64 = 8.0;
-
-/// The longest turn of a task.
-fn turn_ms(scenario: &Scenario, cpus: usize) -> f64 {
-    let standstill = if cpus > 1 { STANDSTILL_MS } else { 0.0 };
-    slice_ms(scenario) + TICK_MS + standstill
-}
-
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,8 @@
 use rota_load::report::GroupReport;
 use rota_load::spec::{Kind, Workload};
 
-use super::{Evidence, turn_ms};
+use super::{Evidence, slice_ms};
+use crate::bounds;
 use crate::fuzz::{Scenario, What};
 
 /// A scheduler that starts or ends bypasses the policy, and a CPU that goes stops the machine.
@@ -28,7 +29,7 @@ pub(super) fn judge(scenario: &Scenario, evidence: &Evidence) -> Option<String> 
         .iter()
         .filter(|act| changes(&act.what))
         .count() as f64;
-    let turn_ms = turn_ms(scenario, evidence.cpus);
+    let turn_ms = bounds::turn_ms(slice_ms(scenario), evidence.cpus);
     report.groups.iter().find_map(|group| {
         let gap_ms = group.longest_gap_us.unwrap_or(0.0) / 1e3;
         let turns: f64 = report

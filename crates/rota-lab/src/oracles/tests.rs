@@ -64,7 +64,7 @@ fn all_is_well() {
 #[test]
 fn each_oracle_sees_its_own_kind_of_wrong() {
     type Harm = fn(&mut Evidence);
-    let table: [(&str, Harm); 19] = [
+    let table: [(&str, Harm); 20] = [
         ("exit", |e| e.ended_early = true),
         ("exit", |e| e.settled = Err("it has ended".into())),
         ("exit", |e| e.end.code = Some(1)),
@@ -87,6 +87,10 @@ fn each_oracle_sees_its_own_kind_of_wrong() {
             e.report.as_mut().unwrap().groups[1].longest_gap_us = Some(9e5)
         }),
         ("idle", |e| e.idleness.as_mut().unwrap().longest_us = 17_000),
+        ("idle", |e| {
+            let idleness = e.idleness.as_mut().unwrap();
+            (idleness.length_us, idleness.lost_us) = (1_000_000, 310_000);
+        }),
         ("affinity", |e| {
             e.report.as_mut().unwrap().groups[0].outside_mask = 1
         }),

@@ -5,17 +5,13 @@ use std::iter;
 
 use rota_load::spec::{Affinity, Kind, Workload};
 
-use super::{Evidence, STANDSTILL_MS, TICK_MS, slice_ms};
+use super::{Evidence, slice_ms};
+use crate::bounds;
 use crate::cases::shares::{BY_WEIGHT, feasible_shares, weight};
 use crate::fuzz::Scenario;
 
-/// How far a task's CPU time may be from the ideal: two turns, at both ends of the time that is
-/// looked at, and clocks that are read late; and what the start of the workload makes uneven, which
-/// is in it.
-fn bound_ms(slice_ms: f64) -> f64 {
-    const START_MS: f64 = 20.0;
-    2.0 * (2.0 * (slice_ms + 2.0 * TICK_MS) + STANDSTILL_MS) + START_MS
-}
+/// What the start of the workload makes uneven, which is in the time that is looked at.
+const START_MS: f64 = 20.0;
 
 /// Tasks that want all they can get, wherever there is any; the light ones beside them hardly count.
 fn is_plain(workload: &Workload) -> bool {
@@ -44,7 +40,7 @@ pub(super) fn judge(scenario: &Scenario, evidence: &Evidence) -> Option<String> 
         .collect();
     let weights: Vec<f64> = tasks.iter().map(|(_, weight, _)| *weight).collect();
     let total: f64 = tasks.iter().map(|(.., share)| share).sum();
-    let bound_ms = bound_ms(slice_ms(scenario));
+    let bound_ms = bounds::lag_ms(slice_ms(scenario), evidence.cpus) + START_MS;
     iter::zip(&tasks, feasible_shares(&weights, total)).find_map(|((name, _, share), ideal)| {
         let lag_ms = (share - ideal) * report.seconds * 1e3;
         (lag_ms.abs() > bound_ms).then(|| {

@@ -34,7 +34,6 @@ struct fair_cpu {
 	u64 clock;		/* of the pinned tasks */
 	u64 busy_ns;		/* all run time that was charged */
 	u64 contended_ns;	/* the part for which the task competed with others */
-	s32 preempted;		/* the task driven off within its slice, 0: none */
 	u32 streak;		/* how often one queue was chosen over the other in a row */
 	bool pinned_served;	/* which of them that was */
 } __attribute__((aligned(64)));
@@ -208,12 +207,8 @@ static __always_inline void fair_running(struct task_struct *p, u64 *clock)
 	struct fair_cpu *fc = fair_cpu(task_cpu(p));
 
 	fc->exec_start = p->se.sum_exec_runtime;
-	/* Out of its turn, a kernel thread or a slice resumed, it says nothing about the queue. */
-	if (task_is_percpu_kthread(p))
-		return;
-	if (fc->preempted == p->pid)
-		fc->preempted = 0;
-	else
+	/* A kernel thread, out of its turn, says nothing about the queue. */
+	if (!task_is_percpu_kthread(p))
 		fair_advance(p, fc, clock, p->scx.dsq_vtime);
 }
 
@@ -223,8 +218,7 @@ static __always_inline void fair_stopping(struct task_struct *p, bool runnable, 
 	struct fair_cpu *fc = fair_cpu(task_cpu(p));
 
 	task_set_vtime(p, fair_charge(p, fc, contended));
-	if (runnable && p->scx.slice)
-		fc->preempted = p->pid;
+	task_requeue_if_preempted(p, runnable);
 }
 
 /* For update_idle() on @cpu: its pinned tasks stand where the queue stands, at @clock. */

@@ -67,6 +67,17 @@ static __always_inline void task_set_slice(struct task_struct *p, u64 slice_ns)
 	compat_task_set_slice(p, slice_ns);
 }
 
+/*
+ * For stopping(): a task that leaves its CPU within its slice has lost it to a
+ * higher class (real-time, deadline), which may keep it for seconds. The kernel
+ * would have it wait for that CPU; without a slice it is queued again, for any.
+ */
+static __always_inline void task_requeue_if_preempted(struct task_struct *p, bool runnable)
+{
+	if (runnable && p->scx.slice)
+		task_set_slice(p, 0);
+}
+
 static __always_inline void task_set_vtime(struct task_struct *p, u64 vtime)
 {
 	compat_task_set_dsq_vtime(p, vtime);

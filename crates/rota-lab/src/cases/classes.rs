@@ -9,6 +9,7 @@ use rota_load::report::Report;
 use super::Case;
 use super::session::{group, load, scheduled};
 use super::shares::{BY_WEIGHT, check_lags};
+use crate::bounds;
 use crate::check;
 use crate::guest::{
     CaseResult, Failure, Guest, Sched, Task, is_on_sched_ext, renice, scx, tasks_of,
@@ -16,8 +17,14 @@ use crate::guest::{
 
 pub const CASES: &[Case] = &[
     Case::new("mixed_classes", mixed_classes).counted(),
+    Case::new("driven_off_by_real_time", driven_off_by_real_time)
+        .counted()
+        .min_cpus(2),
     Case::new("partial_mode", partial_mode),
 ];
+
+const SLICE: [&str; 2] = ["--slice-us", "5000"];
+const SLICE_MS: f64 = 5.0;
 
 const MIX: &str = r#"
 name = "mix"
@@ -79,7 +86,7 @@ const REAL_TIME_GAP_MS: f64 = 20.0;
 /// the warm-up some have their nice value changed all over its range. After it the real-time task
 /// goes first, and everybody runs; under a policy that knows weights, CPU time follows the last.
 fn mixed_classes(guest: &mut Guest) -> CaseResult {
-    scheduled(guest, &["--slice-us", "5000"], |_| {
+    scheduled(guest, &SLICE, |_| {
         let load = guest.start_load(MIX, Duration::from_millis(1500))?;
         load.await_tasks()?;
         let begun = Instant::now();
@@ -128,6 +135,45 @@ fn check_weights(report: &Report) -> CaseResult {
         tasks.extend(shares.iter().map(|share| (name, weight, *share)));
     }
     check_lags(&tasks, report.cpus as usize, report.seconds)
+}
+
+/// A real-time task that takes a CPU for long, and works in the others' slices: a hog for each CPU.
+const DRIVEN_OFF: &str = r#"
+name = "driven-off"
+warmup = "300ms"
+
+[[group]]
+name = "real-time"
+kind = "loop"
+policy = "fifo"
+priority = 60
+start = "400ms"
+run = "400ms"
+sleep = "200ms"
+affinity = "1"
+
+[[group]]
+name = "hog"
+kind = "loop"
+count = "1/cpu"
+run = "10ms"
+"#;
+
+/// Goal: a task whose CPU a real-time task takes goes on elsewhere.
+/// Method: a hog for each CPU, and a real-time task that takes CPU 1 for 400 ms again and again.
+/// Nobody waits for longer than two tasks on each CPU make it, where the one that is driven off
+/// would wait for all those 400 ms.
+fn driven_off_by_real_time(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &SLICE, |_| {
+        let report = load(guest, DRIVEN_OFF, Duration::from_secs(2))?;
+        let real_time = group(&report, "real-time")?.share;
+        let gap_ms = group(&report, "hog")?.longest_gap_us.unwrap_or(0.0) / 1e3;
+        let figures = format!("{real_time:.2} CPUs real-time, longest gap of a hog {gap_ms:.1} ms");
+        let bound_ms = bounds::gap_ms(SLICE_MS, report.cpus as usize, 2);
+        check!(real_time > 0.5, "the real-time task hardly ran: {figures}");
+        check!(gap_ms < bound_ms, "over {bound_ms:.0} ms: {figures}");
+        Ok(figures)
+    })
 }
 
 /// Goal: in partial mode only tasks of SCHED_EXT are ours.

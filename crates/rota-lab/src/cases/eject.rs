@@ -49,8 +49,7 @@ pub const CASES: &[Case] = &[
     Case::new("error_in_stopping_ejected", |guest| {
         error_in(guest, "stopping")
     })
-    .one_machine()
-    .only(BY_WEIGHT),
+    .one_machine(),
     Case::new("error_in_enable_ejected", |guest| error_in(guest, "enable"))
         .one_machine()
         .only(BY_WEIGHT),

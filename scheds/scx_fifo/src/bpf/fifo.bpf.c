@@ -24,8 +24,7 @@
  *  - A CPU idles only if no queue held a task that it may run.
  *
  * For batch work of equal tasks, and as the floor of cost that every other
- * policy is measured against: no run time is accounted, no callback runs at a
- * context switch but dispatch.
+ * policy is measured against: no run time is accounted.
  *
  * Known weakness: there is no notion of weight or of an interactive task. With
  * n runnable hogs on m CPUs a task that wakes waits up to n/m slices. Queues
@@ -106,6 +105,11 @@ OP(void, fifo, dispatch, s32 cpu, struct task_struct *prev)
 		count(nr_stolen);
 }
 
+OP(void, fifo, stopping, struct task_struct *p, bool runnable)
+{
+	task_requeue_if_preempted(p, runnable);
+}
+
 OP(void, fifo, update_idle, s32 cpu, bool idle)
 {
 	u32 llc;
@@ -129,6 +133,7 @@ POLICY(fifo,
        .select_cpu = (void *)fifo_select_cpu,
        .enqueue = (void *)fifo_enqueue,
        .dispatch = (void *)fifo_dispatch,
+       .stopping = (void *)fifo_stopping,
        .update_idle = (void *)fifo_update_idle,
        .init = (void *)fifo_init,
        .flags = SCX_OPS_KEEP_BUILTIN_IDLE);

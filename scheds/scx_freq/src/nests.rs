@@ -130,8 +130,7 @@ impl Nests {
 
     /// A letter for each CPU of a list: primary, reserve, neither.
     fn draw(&self, cpus: &[usize], bss: &types::bss) -> String {
-        let is_in =
-            |mask: &types::rank_mask, rank: usize| mask.words[rank / 64] >> (rank % 64) & 1 == 1;
+        let is_in = |mask: &types::mask, rank: usize| mask.words[rank / 64] >> (rank % 64) & 1 == 1;
         let letter = |cpu: &usize| match self.ranking.iter().position(|its| its == cpu) {
             Some(rank) if is_in(&bss.primary, rank) => 'P',
             Some(rank) if is_in(&bss.reserve, rank) => 'r',

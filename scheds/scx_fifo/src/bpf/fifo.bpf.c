@@ -103,6 +103,8 @@ OP(void, fifo, dispatch, s32 cpu, struct task_struct *prev)
 	}
 	if (dsq_steal_llc(llc))
 		count(nr_stolen);
+	else
+		idle_enter(cpu);
 }
 
 OP(void, fifo, stopping, struct task_struct *p, bool runnable)
@@ -114,7 +116,7 @@ OP(void, fifo, update_idle, s32 cpu, bool idle)
 {
 	u32 llc;
 
-	if (!idle)
+	if (!idle_update(cpu, idle))
 		return;
 	bpf_for(llc, 0, nr_llcs) {
 		if (idle_recheck(cpu, DSQ_LLC | llc))

@@ -159,16 +159,20 @@ OP(void, freq, enqueue, struct task_struct *p, u64 enq_flags)
 
 OP(void, freq, dispatch, s32 cpu, struct task_struct *prev)
 {
+	enum fair_choice choice;
 	bool waiting;
 
-	if (fair_dispatch(cpu, prev, DSQ_MACHINE, &clock, slice_ns, &waiting) == FAIR_KEPT)
+	choice = fair_dispatch(cpu, prev, DSQ_MACHINE, &clock, slice_ns, &waiting);
+	if (choice == FAIR_KEPT)
 		count(nr_kept);
+	else if (choice == FAIR_NONE)
+		nest_enter_idle(cpu);
 }
 
 /* Ask for what @cpu, which ticks or goes idle, is used for; what is not warm is let go. */
 static __always_inline void ask_performance(s32 cpu, bool idles, u64 now)
 {
-	bool warm = rank_in(&primary, cpu_rank(cpu));
+	bool warm = mask_in(&primary, cpu_rank(cpu));
 	u32 level;
 
 	if (perf_mode == PERF_OFF)

@@ -34,7 +34,7 @@ volatile u32 impatience = 2;		/* wake-ups that missed the CPU they wanted */
 const volatile bool whole_cores = true;
 
 /* The CPUs of the class that is preferred: the strongest, or the most efficient. */
-const volatile struct rank_mask preferred;
+const volatile struct mask preferred;
 
 /* How many idle CPUs of a word of a set are tried that a task may not use, or loses to another. */
 #define NEST_TRIES	16
@@ -53,11 +53,11 @@ struct nest_size {
 };
 
 /* The nests, also for user space, which draws them. */
-struct rank_mask primary, reserve;
+struct mask primary, reserve;
 struct nest_size primary_size, reserve_size;
 
 /* CPUs that idle. A hint: a claim asks the kernel, which knows. */
-struct rank_mask idle;
+struct mask idle;
 
 /* How many CPUs of each core are primary. */
 static s32 nest_cores[MAX_CPUS];
@@ -90,19 +90,19 @@ static __always_inline void nest_resize(struct nest_size *size, s64 change, u64 
 		size->max = nr;
 }
 
-static __always_inline bool nest_add(struct rank_mask *nest, struct nest_size *size, u32 rank,
+static __always_inline bool nest_add(struct mask *nest, struct nest_size *size, u32 rank,
 				     u64 now)
 {
-	if (!rank_add(nest, rank))
+	if (!mask_add(nest, rank))
 		return false;
 	nest_resize(size, 1, now);
 	return true;
 }
 
-static __always_inline bool nest_remove(struct rank_mask *nest, struct nest_size *size, u32 rank,
+static __always_inline bool nest_remove(struct mask *nest, struct nest_size *size, u32 rank,
 					u64 now)
 {
-	if (!rank_remove(nest, rank))
+	if (!mask_remove(nest, rank))
 		return false;
 	nest_resize(size, -1, now);
 	return true;
@@ -131,8 +131,8 @@ enum nest_set {
 
 static __always_inline u64 nest_word(u32 set, u32 word)
 {
-	u64 warm = rank_word(&primary, word);
-	u64 cool = rank_word(&reserve, word) & ~warm;
+	u64 warm = mask_word(&primary, word);
+	u64 cool = mask_word(&reserve, word) & ~warm;
 
 	return set == NEST_PRIMARY ? warm : set == NEST_RESERVE ? cool : ~(warm | cool);
 }
@@ -140,8 +140,8 @@ static __always_inline u64 nest_word(u32 set, u32 word)
 /* Where the CPU of @rank is. */
 static __always_inline enum nest_set nest_set(u32 rank)
 {
-	return rank_in(&primary, rank) ? NEST_PRIMARY :
-	       rank_in(&reserve, rank) ? NEST_RESERVE : NEST_REST;
+	return mask_in(&primary, rank) ? NEST_PRIMARY :
+	       mask_in(&reserve, rank) ? NEST_RESERVE : NEST_REST;
 }
 
 /* A task goes to the CPU of @rank; an @impatient one wants more like it. */
@@ -197,7 +197,7 @@ static __always_inline u32 nest_llc_end(void)
 	u32 word, last = 0;
 
 	bpf_for(word, 0, (nr_ranks + 63) / 64) {
-		u64 bits = rank_word(&primary, word);
+		u64 bits = mask_word(&primary, word);
 
 		if (bits)
 			last = word * 64 + bit_highest(bits);
@@ -215,7 +215,7 @@ __noinline u32 nest_claim_best(struct task_struct *p __arg_trusted, u32 set, boo
 	u32 end = set == NEST_REST && whole ? nest_llc_end() : nr_ranks, word, try;
 
 	bpf_for(word, 0, (end + 63) / 64) {
-		u64 bits = nest_word(set, word) & rank_word(&idle, word);
+		u64 bits = nest_word(set, word) & mask_word(&idle, word);
 		u32 left = end - word * 64;
 
 		if (left < 64)
@@ -242,8 +242,8 @@ __noinline u32 nest_claim_preferred(struct task_struct *p __arg_trusted)
 	u32 word, try;
 
 	bpf_for(word, 0, (nr_ranks + 63) / 64) {
-		u64 bits = ~rank_word(&primary, word) & rank_word(&idle, word) &
-			   rank_word((const struct rank_mask *)&preferred, word);
+		u64 bits = ~mask_word(&primary, word) & mask_word(&idle, word) &
+			   mask_word((const struct mask *)&preferred, word);
 
 		bpf_for(try, 0, NEST_TRIES) {
 			u32 rank = word * 64 + bit_lowest(bits);
@@ -261,7 +261,7 @@ __noinline u32 nest_claim_preferred(struct task_struct *p __arg_trusted)
 /* Is the CPU of @rank one of a lesser class? */
 static __always_inline bool nest_is_lesser(u32 rank)
 {
-	return rank != RANK_NONE && !rank_in((const struct rank_mask *)&preferred, rank);
+	return rank != RANK_NONE && !mask_in((const struct mask *)&preferred, rank);
 }
 
 /* How far to look, and for whom. */
@@ -317,15 +317,19 @@ __noinline u32 nest_find(struct task_struct *p __arg_trusted, u32 attached, u32 
 	return RANK_NONE;
 }
 
+/* For dispatch() on @cpu, which has found nothing to run: before it looks for the last time. */
+static __always_inline void nest_enter_idle(s32 cpu)
+{
+	u32 rank = cpu_rank(cpu);
+
+	if (rank != RANK_NONE)
+		mask_add(&idle, rank);
+}
+
 /* Some CPU idles. */
 static __always_inline bool nest_idles(void)
 {
-	u64 any = 0;
-	u32 word;
-
-	bpf_for(word, 0, (nr_ranks + 63) / 64)
-		any |= rank_word(&idle, word);
-	return any;
+	return !mask_is_empty(&idle, nr_ranks);
 }
 
 /* Demote the CPU of @rank if it has been idle for too long. */
@@ -354,8 +358,8 @@ static __always_inline void nest_sweep(u64 now)
 	    __sync_val_compare_and_swap(&next_sweep, due, now + NEST_SWEEP_NS) != due)
 		return;
 	bpf_for(word, 0, (nr_ranks + 63) / 64) {
-		u64 bits = (rank_word(&primary, word) | rank_word(&reserve, word)) &
-			   rank_word(&idle, word);
+		u64 bits = (mask_word(&primary, word) | mask_word(&reserve, word)) &
+			   mask_word(&idle, word);
 
 		bpf_for(bit, 0, 64) {
 			if (!bits)
@@ -374,12 +378,11 @@ static __always_inline void nest_update_idle(s32 cpu, bool idles, u64 now)
 	if (rank == RANK_NONE)
 		return;
 	if (!idles) {
-		rank_remove(&idle, rank);
+		mask_remove(&idle, rank);
 		nest_cpu(cpu)->busy_since = now;
 		return;
 	}
 	nest_cpu(cpu)->idle_since = now;
-	rank_add(&idle, rank);
 	nest_sweep(now);
 }
 
@@ -390,9 +393,9 @@ static __always_inline void nest_tick(s32 cpu, u64 now)
 
 	if (rank == RANK_NONE)
 		return;
-	/* Busy since before the policy was attached. */
-	rank_remove(&idle, rank);
-	if (!rank_in(&primary, rank) && now - nest_cpu(cpu)->busy_since > remove_ns) {
+	/* It got a task just after it had found none. */
+	mask_remove(&idle, rank);
+	if (!mask_in(&primary, rank) && now - nest_cpu(cpu)->busy_since > remove_ns) {
 		nest_make_primary(rank, now);
 		count(nr_warmed);
 	}
@@ -405,7 +408,6 @@ static __always_inline void nest_init(void)
 	u64 now = bpf_ktime_get_ns();
 	u32 cpu;
 
-	rank_add_all(&idle);
 	bpf_for(cpu, 0, nr_cpu_ids) {
 		nest_cpu(cpu)->idle_since = now;
 		nest_cpu(cpu)->busy_since = now;

@@ -44,14 +44,14 @@ __noinline s32 wait_for_nest(struct task_struct *p __arg_trusted)
 	if (!grow_ns || !primary_max || primary_size.nr < primary_max ||
 	    (u32)p->nr_cpus_allowed < nr_ranks)
 		return -1;
-	bits = rank_word(&primary, 0);
-	bpf_for(try, 0, MAX_CPUS + RANK_WORDS) {
+	bits = mask_word(&primary, 0);
+	bpf_for(try, 0, MAX_CPUS + MASK_WORDS) {
 		s32 cpu;
 
 		if (!bits) {
-			if (++word >= RANK_WORDS || word * 64 >= nr_ranks)
+			if (++word >= MASK_WORDS || word * 64 >= nr_ranks)
 				break;
-			bits = rank_word(&primary, word);
+			bits = mask_word(&primary, word);
 			continue;
 		}
 		cpu = rank_cpu(word * 64 + bit_lowest(bits));

@@ -37,8 +37,7 @@
  * Invariants:
  *  - A runnable task that does not run is in exactly one queue.
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
- *  - A CPU idles beside a task that it may run, in whatever shard, for no longer
- *    than a tick.
+ *  - No CPU idles for longer than a tick beside a task that it may run.
  *
  * Known weakness: tasks that sleep a lot are not moved by (2), and a shard whose
  * tasks all sleep a lot is levelled by (1) and at wake-ups only. Differences of
@@ -175,8 +174,12 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 	if (waiting || choice == FAIR_NEXT)
 		return;
 	shard_set_waiting(shard, false);
-	if (choice == FAIR_NONE && steal && shard_steal(shard, cpu))
+	if (choice != FAIR_NONE)
+		return;
+	if (steal && shard_steal(shard, cpu))
 		count(nr_stolen);
+	else
+		idle_enter(cpu);
 }
 
 OP(void, llc, tick, struct task_struct *p)
@@ -213,7 +216,8 @@ OP(void, llc, update_idle, s32 cpu, bool idle)
 	u32 shard = cpu_shard(cpu);
 
 	fair_update_idle(cpu, shard_state(shard)->clock);
-	if (idle && !idle_recheck(cpu, DSQ_SHARD | shard) && steal && shard_is_needed())
+	if (idle_update(cpu, idle) && !idle_recheck(cpu, DSQ_SHARD | shard) && steal &&
+	    shard_is_needed())
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 
@@ -229,10 +233,7 @@ OP_SLEEPABLE(s32, llc, init)
 
 	bpf_for(shard, 0, nr_shards)
 		shard_state(shard)->slice_ns = slice_ns;
-	err = idle_llc_init();
-	if (err)
-		return err;
-	err = dsq_create(DSQ_SHARD, nr_shards);
+	err = idle_llc_init() ?: dsq_create(DSQ_SHARD, nr_shards);
 	return err ?: dsq_create(DSQ_CPU, nr_cpu_ids);
 }
 

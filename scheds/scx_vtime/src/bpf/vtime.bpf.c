@@ -75,10 +75,14 @@ OP(void, vtime, enqueue, struct task_struct *p, u64 enq_flags)
 
 OP(void, vtime, dispatch, s32 cpu, struct task_struct *prev)
 {
+	enum fair_choice choice;
 	bool waiting;
 
-	if (fair_dispatch(cpu, prev, DSQ_MACHINE, &clock, slice_ns, &waiting) == FAIR_KEPT)
+	choice = fair_dispatch(cpu, prev, DSQ_MACHINE, &clock, slice_ns, &waiting);
+	if (choice == FAIR_KEPT)
 		count(nr_kept);
+	else if (choice == FAIR_NONE)
+		idle_enter(cpu);
 }
 
 OP(void, vtime, running, struct task_struct *p)
@@ -94,7 +98,7 @@ OP(void, vtime, stopping, struct task_struct *p, bool runnable)
 OP(void, vtime, update_idle, s32 cpu, bool idle)
 {
 	fair_update_idle(cpu, clock);
-	if (idle)
+	if (idle_update(cpu, idle))
 		idle_recheck(cpu, DSQ_MACHINE);
 }
 

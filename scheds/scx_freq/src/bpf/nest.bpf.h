@@ -322,8 +322,11 @@ static __always_inline void nest_enter_idle(s32 cpu)
 {
 	u32 rank = cpu_rank(cpu);
 
-	if (rank != RANK_NONE)
-		mask_add(&idle, rank);
+	if (rank == RANK_NONE || mask_in(&idle, rank))
+		return;
+	/* First: a sweep on another CPU must not take it for one that has idled for long. */
+	nest_cpu(cpu)->idle_since = bpf_ktime_get_ns();
+	mask_add(&idle, rank);
 }
 
 /* Some CPU idles. */

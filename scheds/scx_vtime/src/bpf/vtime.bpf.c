@@ -28,7 +28,8 @@
  * Known weakness: the one queue has one lock. Up to about 32 CPUs it is not
  * felt; beyond that, or where caches matter more than exact shares, a policy
  * with a queue per LLC is the better choice. Among tasks that are confined to
- * some CPUs, which have more work than the rest, weights fade to equal turns.
+ * some CPUs, which have more work than the rest, weights fade to equal turns. A
+ * heavy task that wakes may wait for one turn of each lighter one that waits.
  */
 #include "intf.h"
 #include <rota/fair.bpf.h>

@@ -10,8 +10,6 @@ mod ledger;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
-use std::thread;
 
 use anyhow::{Context as _, Result, bail};
 use rota_lab::job::{self, Costs, Event, Job};
@@ -23,7 +21,7 @@ use crate::build_all;
 use crate::context::Context;
 use crate::setup::{self, Group, Toolchain};
 use crate::ui::Task;
-use crate::{kernels, stop, ui};
+use crate::{kernels, pool, stop, ui};
 use ledger::{KERNEL_SCHED, Ledger, Made};
 
 /// The kernel that is measured on.
@@ -167,29 +165,20 @@ fn measure(
     schedulers: &[String],
     task: &Task,
 ) -> Result<BTreeMap<String, Costs>> {
-    let jobs = schedulers.iter().map(|name| Some(name.clone()));
-    let waiting: Mutex<Vec<Option<String>>> = Mutex::new(jobs.chain([None]).collect());
-    let worker = || -> Result<Vec<(String, Costs)>> {
-        let mut found = Vec::new();
-        loop {
-            let next = waiting.lock().expect("no holder panics").pop();
-            let Some(sched) = next else {
-                return Ok(found);
-            };
+    let kernels_own = [None];
+    let all = schedulers.iter().cloned().map(Some).chain(kernels_own);
+    let found = pool::each(
+        JOBS,
+        all.collect(),
+        || false,
+        |sched: Option<String>| {
             let name = sched.clone().unwrap_or_else(|| KERNEL_SCHED.to_owned());
-            let costs = measure_one(cx, kernel, programs, sched);
-            found.push((name.clone(), costs.with_context(|| name.clone())?));
+            let costs = measure_one(cx, kernel, programs, sched).with_context(|| name.clone())?;
             task.tell(format!("{name} is measured"));
-        }
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..JOBS).map(|_| scope.spawn(worker)).collect();
-        let mut all = BTreeMap::new();
-        for worker in workers {
-            all.extend(worker.join().expect("a worker does not panic")?);
-        }
-        Ok(all)
-    })
+            Ok((name, costs))
+        },
+    )?;
+    Ok(found.into_iter().collect())
 }
 
 fn measure_one(

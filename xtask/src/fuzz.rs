@@ -6,8 +6,6 @@ mod choices;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Mutex;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -22,7 +20,7 @@ use rota_load::spec::parse_duration;
 use crate::context::Context;
 use crate::setup::{self, Group, Toolchain};
 use crate::ui::Task;
-use crate::{build_all, kernels, stop, ui};
+use crate::{build_all, kernels, pool, stop, ui};
 
 /// Let scenarios drawn from seeds happen in guests, and look for anything that must not be
 ///
@@ -133,8 +131,8 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     let task = ui::spinner("fuzzing");
     let count = waiting.len();
     let late = || args.length.is_some_and(|length| started.elapsed() > length);
-    let jobs = args.jobs.map_or_else(cpus, usize::from);
-    let found = each(jobs, waiting, late, |scenario| {
+    let jobs = args.jobs.map_or_else(pool::cpus, usize::from);
+    let found = pool::each(jobs, waiting, late, |scenario| {
         let name = scenario.name();
         let case = lab.act_out(&scenario).with_context(|| name.clone())?;
         match (case.void, case.violations.is_empty()) {
@@ -216,50 +214,6 @@ fn summary(found: &[Case], elapsed: Duration) {
     ));
 }
 
-/// One for each CPU: a guest in virtual time keeps one busy.
-pub fn cpus() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Does `work` with each of `items`, so many at a time, until it is `late`; what came of them. The
-/// first error ends it.
-fn each<T: Send, R: Send>(
-    jobs: usize,
-    items: Vec<T>,
-    late: impl Fn() -> bool + Sync,
-    work: impl Fn(T) -> Result<R> + Sync,
-) -> Result<Vec<R>> {
-    let waiting = Mutex::new(items.into_iter());
-    let worker = || -> Result<Vec<R>> {
-        let mut done = Vec::new();
-        while !late() {
-            let next = waiting.lock().expect("no holder panics").next();
-            let Some(item) = next else {
-                break;
-            };
-            let result = work(item);
-            if result.is_err() {
-                // Nobody begins anything more.
-                waiting
-                    .lock()
-                    .expect("no holder panics")
-                    .by_ref()
-                    .for_each(drop);
-            }
-            done.push(result?);
-        }
-        Ok(done)
-    };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(worker)).collect();
-        let mut all = Vec::new();
-        for worker in workers {
-            all.extend(worker.join().expect("a worker does not panic")?);
-        }
-        Ok(all)
-    })
-}
-
 /// What it takes to act a scenario out.
 pub struct Lab {
     kernel: Kernel,
@@ -327,24 +281,5 @@ mod tests {
         assert_eq!(time("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(time("1500ms"), Ok(Duration::from_millis(1500)));
         assert!(time("soon").is_err());
-    }
-
-    #[test]
-    fn all_is_done_and_an_error_ends_it() {
-        let mut done = each(3, (0..50).collect(), || false, |n: i32| Ok(n * 2)).unwrap();
-        done.sort_unstable();
-        assert_eq!(done, (0..50).map(|n| n * 2).collect::<Vec<_>>());
-        let failed = each(
-            2,
-            (0..50).collect(),
-            || false,
-            |n: i32| match n {
-                7 => anyhow::bail!("seven"),
-                n => Ok(n),
-            },
-        );
-        assert_eq!(failed.unwrap_err().to_string(), "seven");
-        let none = each(2, vec![1, 2], || true, Ok).unwrap();
-        assert!(none.is_empty());
     }
 }

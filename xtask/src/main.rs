@@ -12,6 +12,7 @@ mod install;
 mod kernel;
 mod kernels;
 mod load;
+mod pool;
 mod replay;
 mod run;
 mod setup;
@@ -31,7 +32,7 @@ use context::Context;
 
 /// Build, run, test and install Rota
 ///
-/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 this machine lacks something. `run` and `vm` end
+/// Exit codes: 0 done, 1 failed, 2 wrong usage, 3 this machine lacks something, 130 interrupted. `run` and `vm` end
 /// with the code of the scheduler or command that they ran.
 #[derive(Debug, Parser)]
 #[command(

@@ -3,13 +3,17 @@
 
 use std::io::{BufRead as _, BufReader, IsTerminal as _, Read};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{self, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
+use rota_lab::vm::interrupted;
 
+use crate::stop;
 use crate::ui::Task;
 
 /// What a program left behind.
@@ -46,10 +50,14 @@ pub fn follow(
         .with_context(|| format!("running {program}"))?;
     let stdout = child.stdout.take().expect("stdout is piped");
     let stderr = child.stderr.take().expect("stderr is piped");
+    let (over, at_end) = mpsc::channel::<()>();
     let (stdout, stderr) = thread::scope(|scope| {
+        scope.spawn(move || end_if_interrupted(&at_end));
         let stdout = scope.spawn(|| lines(stdout, on_line));
         let stderr = lines(stderr, |line| task.say(line.trim()));
-        (stdout.join().unwrap_or_default(), stderr)
+        let stdout = stdout.join().unwrap_or_default();
+        drop(over);
+        (stdout, stderr)
     });
     let status = child
         .wait()
@@ -59,6 +67,17 @@ pub fn follow(
         stdout,
         stderr,
     })
+}
+
+/// Ends this process, and the child with it, if the user asks to end before `over` is: guests that ran
+/// here before have taken over the signals, which a child has no part in.
+fn end_if_interrupted(over: &mpsc::Receiver<()>) {
+    const LOOK: Duration = Duration::from_millis(200);
+    while over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+        if interrupted() {
+            process::exit(stop::INTERRUPTED.into());
+        }
+    }
 }
 
 /// Makes the child end when this process does, however that comes: a build or a lab that goes on

@@ -12,6 +12,9 @@ const USAGE: u8 = 2;
 /// This machine lacks something that xtask may not or cannot install.
 const ENVIRONMENT: u8 = 3;
 
+/// The user has asked to end: 128 + SIGINT, as a shell would say it.
+pub const INTERRUPTED: u8 = 130;
+
 /// An error with the exit code it asks for.
 #[derive(Debug)]
 pub struct Stop {
@@ -70,6 +73,7 @@ fn code_of_lab(error: &rota_lab::Error) -> u8 {
         | Lab::Network { .. }
         | Lab::DiskFull { .. }
         | Lab::Qemu { .. } => ENVIRONMENT,
+        Lab::Interrupted => INTERRUPTED,
         _ => FAILED,
     }
 }

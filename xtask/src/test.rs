@@ -15,6 +15,7 @@ use std::thread;
 use anyhow::{Context as _, Result, bail};
 use rota_lab::arch::Arch;
 use rota_lab::kernel::{Spec, Store};
+use rota_lab::vm::interrupted;
 
 use crate::build_all;
 use crate::context::Context;
@@ -69,11 +70,11 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
             with_vms(cx, &store, &tools, &mut tally, prefetch, plan);
         }
     });
-    Ok(if tally.close() {
-        stop::OK
-    } else {
-        stop::FAILED
-    })
+    let passed = tally.close();
+    if interrupted() {
+        return Err(rota_lab::Error::Interrupted.into());
+    }
+    Ok(if passed { stop::OK } else { stop::FAILED })
 }
 
 /// The steps that need no VM.

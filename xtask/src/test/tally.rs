@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use rota_lab::vm::interrupted;
 
 use crate::ui::{self, Task};
 
@@ -101,8 +102,12 @@ impl Tally {
         }
     }
 
-    /// Runs a step behind a spinner. A failure is shown and counted, and the next step runs.
+    /// Runs a step behind a spinner. A failure is shown and counted, and the next step runs, unless
+    /// the user has asked to end.
     pub fn step(&mut self, name: &str, run: impl FnOnce(&Task) -> Result<Counts>) {
+        if interrupted() {
+            return;
+        }
         let task = ui::spinner(name);
         let started = Instant::now();
         let counts = run(&task).unwrap_or_else(|error| {

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Tasks of other classes and policies beside those of sched_ext.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rota_load::report::Report;
 
 use super::Case;
+use super::common::{END_LIMIT, WHILE_NEEDED, check_ejected};
 use super::session::{group, load, scheduled};
 use super::shares::{BY_WEIGHT, check_lags};
 use crate::bounds;
 use crate::check;
 use crate::guest::{
-    CaseResult, Failure, Guest, Sched, Task, is_on_sched_ext, renice, scx, tasks_of,
+    CaseResult, Failure, Guest, Sched, Task, Trace, all_tasks, is_on_sched_ext, renice, scx,
+    tasks_of,
 };
 
 pub const CASES: &[Case] = &[
@@ -20,6 +24,13 @@ pub const CASES: &[Case] = &[
     Case::new("driven_off_by_real_time", driven_off_by_real_time)
         .counted()
         .min_cpus(2),
+    Case::new("real_time_hog", real_time_hog)
+        .min_cpus(2)
+        .one_machine()
+        .limit_s(180),
+    Case::new("kernel_threads_are_served", kernel_threads_are_served)
+        .counted()
+        .one_machine(),
     Case::new("partial_mode", partial_mode),
 ];
 
@@ -172,6 +183,118 @@ fn driven_off_by_real_time(guest: &mut Guest) -> CaseResult {
         let bound_ms = bounds::gap_ms(SLICE_MS, report.cpus as usize, 2);
         check!(real_time > 0.5, "the real-time task hardly ran: {figures}");
         check!(gap_ms < bound_ms, "over {bound_ms:.0} ms: {figures}");
+        Ok(figures)
+    })
+}
+
+/// A real-time task that never lets go of CPU 1, and one of ours that may run nowhere else.
+const HOG: &str = r#"
+name = "hog"
+
+[[group]]
+name = "real-time"
+kind = "loop"
+policy = "fifo"
+priority = 50
+run = "10ms"
+affinity = "1"
+
+[[group]]
+name = "victim"
+kind = "loop"
+run = "10ms"
+affinity = "1"
+
+[[group]]
+name = "free"
+kind = "loop"
+count = 2
+run = "1ms"
+sleep = "10ms"
+"#;
+
+/// Where the kernel keeps a part of each CPU's time for sched_ext: since 7.0.
+const EXT_SERVER: &str = "/sys/kernel/debug/sched/ext_server";
+
+/// Goal: a real-time task that takes a whole CPU does not take the system with it.
+/// Method: one on CPU 1, and a task that may run nowhere else. Where the kernel keeps some time for
+/// sched_ext, the task gets it; elsewhere the watchdog ends the scheduler, which blames the
+/// real-time task, and EEVDF goes on.
+fn real_time_hog(guest: &mut Guest) -> CaseResult {
+    const STALL: (u32, &str) = (1026, "ERROR_STALL");
+    const TIMEOUT: [&str; 2] = ["--timeout-ms", "2000"];
+    if Path::new(EXT_SERVER).exists() {
+        return scheduled(guest, &TIMEOUT, |_| {
+            let report = load(guest, HOG, Duration::from_secs(5))?;
+            let share = group(&report, "victim")?.share;
+            let figures = format!("the victim has {share:.3} of its CPU");
+            check!(share > 0.03, "{figures}");
+            Ok(figures)
+        });
+    }
+    let sched = guest.start(&TIMEOUT)?;
+    let load = guest.start_load(HOG, WHILE_NEEDED)?;
+    let end = sched
+        .program()
+        .wait(END_LIMIT)
+        .ok_or("no end by the watchdog")?;
+    check_ejected(guest, &end, STALL, "failed to run for ")?;
+    let blames =
+        |line: &String| line.contains("RT task real-time[") && line.ends_with("monopolised CPU 1");
+    check!(
+        end.stderr.iter().any(blames),
+        "it does not blame the real-time task: {:?}",
+        end.stderr
+    );
+    let report = load.stop()?;
+    check!(report.errors.is_empty(), "{}", report.errors.join("; "));
+    Ok(format!(
+        "ejected; the victim has {:.3}",
+        group(&report, "victim")?.share
+    ))
+}
+
+/// Hogs that leave the kernel's own threads no idle CPU.
+const FULL: &str = r#"
+name = "full"
+warmup = "300ms"
+
+[[group]]
+name = "hog"
+kind = "loop"
+count = "3/cpu"
+run = "10ms"
+nice = -10
+"#;
+
+/// Goal: the kernel's threads of a CPU, for which others wait, do not wait for their turn.
+/// Method: heavy hogs on all CPUs; the kernel's trace tells how long its per-CPU workers (kworker/N)
+/// wait from each wake-up on. They preempt: all that is in their way is how long an emulated CPU
+/// stands still.
+fn kernel_threads_are_served(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &["--slice-us", "20000"], |_| {
+        let trace = Trace::start()?;
+        let load = guest.start_load(FULL, WHILE_NEEDED)?;
+        load.await_tasks()?;
+        let from = Trace::now_us();
+        thread::sleep(Duration::from_secs(3));
+        let time = (from, Trace::now_us());
+        let report = load.stop()?;
+        check!(report.errors.is_empty(), "{}", report.errors.join("; "));
+        let history = trace.finish()?;
+        let workers: BTreeSet<i32> = all_tasks()
+            .into_iter()
+            .filter(|task| task.name.starts_with("kworker/") && task.cpus.len() == 1)
+            .map(|task| task.pid)
+            .collect();
+        let waits = history.waits(&workers, time);
+        check!(!waits.is_empty(), "none of {} workers woke", workers.len());
+        let longest_ms = waits.iter().max().map_or(0.0, |us| *us as f64 / 1e3);
+        let figures = format!("{} wake-ups, longest wait {longest_ms:.2} ms", waits.len());
+        check!(
+            longest_ms < bounds::turn_ms(0.0, guest.machine().cpus),
+            "{figures}"
+        );
         Ok(figures)
     })
 }

@@ -8,7 +8,7 @@ use rota_load::report::Report;
 use serde_json::Value;
 
 use crate::check;
-use crate::guest::{Failure, Guest, Progress, STOP_LIMIT, describe, events, last, scx};
+use crate::guest::{Failure, Guest, Progress, STOP_LIMIT, Sched, describe, events, last, scx};
 use crate::job::SchedState;
 
 /// For a workload that runs until the case stops it.
@@ -152,6 +152,19 @@ pub fn check_ejected(
     check!(text.contains(message), "the exit report says {exit}");
     guest.wait_state("disabled")?;
     Ok(exit)
+}
+
+/// Starts the scheduler under test up to where it opens its object, before it is attached.
+pub fn spawn_until_opened(guest: &Guest) -> Result<Sched, Failure> {
+    // With the words of libbpf, which begin then.
+    let sched = guest.spawn(&["-v", "-v"])?;
+    let opens = |progress: &Progress| {
+        let mut lines = progress.stderr.iter();
+        lines.any(|line| line.contains("libbpf: ")).then_some(())
+    };
+    let opened = sched.program().wait_for(END_LIMIT, opens);
+    opened.ok_or("it says nothing of its object")?;
+    Ok(sched)
 }
 
 /// The counters can be watched from another process.

@@ -53,6 +53,10 @@ pub const CASES: &[Case] = &[
     Case::new("error_in_enable_ejected", |guest| error_in(guest, "enable"))
         .one_machine()
         .only(BY_WEIGHT),
+    Case::new("error_in_tick_ejected", |guest| error_in(guest, "tick"))
+        .one_machine()
+        .only(&["scx_llc", "scx_freq"]),
+    Case::new("panic_ejected", panic_ejected).one_machine(),
     Case::new("stall_of_named_task_ejected", stall_of_named_task_ejected),
     Case::new("stall_of_any_task_ejected", stall_of_any_task_ejected).one_machine(),
     Case::new("restart_on_error_ejected", restart_on_error_ejected).one_machine(),
@@ -65,6 +69,25 @@ fn error_in(guest: &mut Guest, op: &str) -> CaseResult {
     let load = start_load(guest)?;
     let end = guest.run_sched(&["--fault", &format!("error:{op}")], END_LIMIT)?;
     check_ejected(guest, &end, ERROR_BPF, &format!("fault injected into {op}"))?;
+    check_survived(&load.stop()?)?;
+    Ok(String::new())
+}
+
+/// Goal: a defect of the program itself gives the machine back before it ends the process.
+/// Method: a fault knob makes it panic once it is attached.
+fn panic_ejected(guest: &mut Guest) -> CaseResult {
+    let load = start_load(guest)?;
+    let end = guest.run_sched(&["--fault", "panic"], END_LIMIT)?;
+    if end.code != Some(1) {
+        return Err(describe(
+            guest.sched_name(),
+            "did not end with code 1",
+            &end,
+        ));
+    }
+    let words = end.stderr.join("\n");
+    check!(words.contains("fault injected"), "it says: {words}");
+    guest.wait_state("disabled")?;
     check_survived(&load.stop()?)?;
     Ok(String::new())
 }

@@ -6,7 +6,9 @@ use std::fs;
 use serde_json::Value;
 
 use super::Case;
-use super::common::{BUSY, END_LIMIT, WHILE_NEEDED, check_alive, check_survived};
+use super::common::{
+    BUSY, END_LIMIT, WHILE_NEEDED, check_alive, check_survived, spawn_until_opened,
+};
 use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, Progress, Sched, describe, events, list, scx};
 
@@ -150,14 +152,7 @@ fn hotplug(guest: &mut Guest, workload: &str, cpus: &[usize]) -> CaseResult {
 /// it is attached.
 fn hotplug_while_starting(guest: &mut Guest) -> CaseResult {
     let last = guest.machine().cpus - 1;
-    // With the words of libbpf, which begin when the object is opened.
-    let sched = guest.spawn(&["-v", "-v"])?;
-    let opens = |progress: &Progress| {
-        let mut lines = progress.stderr.iter();
-        lines.any(|line| line.contains("libbpf: ")).then_some(())
-    };
-    let opened = sched.program().wait_for(END_LIMIT, opens);
-    opened.ok_or("it says nothing of its object")?;
+    let sched = spawn_until_opened(guest)?;
     let early = events(&sched.program().progress(), "started").is_empty();
     guest.set_online(last, false)?;
     let mut sched = Restarting {

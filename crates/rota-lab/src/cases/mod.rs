@@ -231,6 +231,20 @@ mod tests {
     }
 
     #[test]
+    fn the_table_of_faults_names_cases_that_are_there() {
+        const FAULTS: &str = include_str!("../../FAULTS.md");
+        let rows = FAULTS.lines().filter(|line| line.starts_with('|'));
+        let cells = rows.filter_map(|row| row.split('|').nth(3));
+        let named: Vec<&str> = cells
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .collect();
+        assert!(named.len() > 50, "{named:?}");
+        for name in named.iter().filter(|name| !name.contains("::")) {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
     fn a_misfit_is_explained() {
         const CASE: Case = Case::new("x", |_| Ok(String::new()))
             .min_cpus(2)

@@ -19,7 +19,7 @@ use super::shares::hogs;
 use crate::bounds;
 use crate::check;
 use crate::guest::{
-    CaseResult, Failure, Guest, History, Load, Sched, Trace, Usage, all_pids, counters_of,
+    CaseResult, Failure, Guest, History, Load, Sched, Trace, Usage, all_tasks, counters_of,
     describe, llc_cpus, tasks_of,
 };
 use crate::topology::{STRONG, WEAK};
@@ -141,7 +141,7 @@ struct Traced {
 
 impl Traced {
     fn start(guest: &Guest, workload: &str) -> Result<Self, Failure> {
-        let others = all_pids();
+        let others = all_tasks().iter().map(|task| task.pid).collect();
         // The trace comes first, so that it sees every task begin.
         let trace = Trace::start()?;
         let load = guest.start_load(workload, WHILE_NEEDED)?;

@@ -24,6 +24,10 @@ pub const CASES: &[Case] = &[
     Case::new("shares_over_time", over_time)
         .only(BY_WEIGHT)
         .counted(),
+    Case::new("shares_beside_a_crowd", beside_a_crowd)
+        .only(BY_WEIGHT)
+        .counted()
+        .one_machine(),
 ];
 
 /// Those with one queue by virtual time for the whole machine.
@@ -130,6 +134,34 @@ fn over_time(guest: &mut Guest) -> CaseResult {
         // apart.
         let credit = 3.0 * (SLICE_MS + bounds::TICK_MS) / 1e3 / report.seconds + 0.02;
         check!((part - 1.0 / 3.0).abs() < credit, "{figures}");
+        Ok(figures)
+    })
+}
+
+/// Goal: neither do many light tasks starve a heavy one, nor it them.
+/// Method: one hog of the largest nice weight, which is worth more than a CPU, beside 50 of the
+/// smallest on each CPU: it gets a CPU, and they share the others equally. That is so once it has
+/// had its first turn, before which each of them may have one.
+fn beside_a_crowd(guest: &mut Guest) -> CaseResult {
+    let crowd = hogs(&[
+        ("heavy", "nice = -20"),
+        ("crowd", "count = \"50/cpu\"\nnice = 19"),
+    ]);
+    let crowd = crowd.replace("warmup = \"300ms\"", "warmup = \"1s\"");
+    scheduled(guest, &SLICE, |_| {
+        let report = load(guest, &crowd, Duration::from_secs(4))?;
+        let crowd = group(&report, "crowd")?;
+        let light: Vec<(&str, f64, f64)> = crowd
+            .per_task_share
+            .iter()
+            .map(|share| ("crowd", 1.0, *share))
+            .collect();
+        let figures = check_lags(&light, report.cpus as usize, report.seconds)?;
+        let (least, _) = range(&crowd.per_task_share);
+        let heavy = group(&report, "heavy")?.share;
+        let figures = format!("heavy {heavy:.3}, {figures}");
+        check!(heavy > 1.0 - OVERHEAD, "{figures}");
+        check!(least > 0.0, "a light task never ran: {figures}");
         Ok(figures)
     })
 }

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Work that comes in masses: tasks born, changed and gone, wake-ups by the thousand.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rota_load::report::Report;
 
 use super::Case;
+use super::common::{BUSY, WHILE_NEEDED, check_survived};
 use super::session::{load, scheduled};
 use crate::check;
-use crate::guest::{CaseResult, Failure, Guest};
+use crate::guest::{CaseResult, Cgroup, Failure, Guest, STOP_LIMIT};
 
 pub const CASES: &[Case] = &[
     Case::new("affinity_storm", affinity_storm),
     Case::new("task_and_message_storms", task_and_message_storms).counted(),
+    Case::new("cgroup_storm", cgroup_storm).one_machine(),
 ];
 
 /// Goal: tasks whose affinity changes all the time run where they may, and the scheduler never
@@ -55,6 +57,40 @@ fn task_and_message_storms(guest: &mut Guest) -> CaseResult {
         }
         Ok(told.join(", "))
     })
+}
+
+/// Goal: cgroups that come, go and change, and forks that fail half way, go by without an error.
+/// Method: for a second and a half cgroups are made and removed around a running workload, with
+/// changing weights and limits; and shells fork in one that may hold few processes.
+fn cgroup_storm(guest: &mut Guest) -> CaseResult {
+    const LENGTH: Duration = Duration::from_millis(1500);
+    const WEIGHTS: [&str; 4] = ["1", "10000", "100", "333"];
+    const FORKS: &str = "for i in 1 2 3 4 5 6 7 8 9; do sleep 0.01 & done; wait";
+    let load = guest.start_load(BUSY, WHILE_NEEDED)?;
+    load.await_tasks()?;
+    let pid = load.program().pid();
+    let figures = scheduled(guest, &[], |_| {
+        let begun = Instant::now();
+        let (mut rounds, mut refused) = (0, 0);
+        while begun.elapsed() < LENGTH {
+            let cgroup = Cgroup::create("storm", &["cpu", "pids"])?;
+            cgroup.set("cpu.weight", WEIGHTS[rounds % WEIGHTS.len()])?;
+            cgroup.set("cpu.max", "5000 10000")?;
+            cgroup.enter(pid)?;
+            cgroup.set("cpu.max", "max 10000")?;
+            cgroup.leave(pid)?;
+            cgroup.set("pids.max", "4")?;
+            let shell = cgroup.start("sh", &["-c", FORKS])?;
+            shell.wait(STOP_LIMIT).ok_or("a shell does not end")?;
+            let events = cgroup.get("pids.events")?;
+            refused += u64::from(events.split_whitespace().nth(1) != Some("0"));
+            rounds += 1;
+        }
+        check!(refused > 0, "no fork was refused in {rounds} rounds");
+        Ok(format!("{rounds} cgroups, {refused} with forks refused"))
+    })?;
+    check_survived(&load.stop()?)?;
+    Ok(figures)
 }
 
 /// No task of a workload was left without any CPU time.

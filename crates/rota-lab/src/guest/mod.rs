@@ -7,6 +7,7 @@
 //! responsive whatever the scheduler under test does, and takes no part in the measurements.
 
 mod case;
+mod cgroup;
 mod compare;
 mod cost;
 mod exec;
@@ -30,6 +31,7 @@ mod worker;
 use std::process::ExitCode;
 
 pub use case::{CaseResult, Failure, Guest, STOP_LIMIT, describe, number};
+pub use cgroup::Cgroup;
 pub use fuzz::act_out;
 pub use kmsg::{Kmsg, trouble};
 pub use load::Load;
@@ -37,7 +39,7 @@ pub use machine::{list, llc_cpus, machine};
 pub use port::Port;
 pub use program::{OnLine, Program, Progress};
 pub use sched::{Sched, counters, counters_of, event, events, last};
-pub use tasks::{Task, all_pids, confine, is_on_sched_ext, last_cpu, renice, tasks_of};
+pub use tasks::{Task, all_tasks, confine, is_on_sched_ext, last_cpu, renice, tasks_of};
 pub use trace::{History, Idleness, Trace, Usage};
 
 /// Tells the second start from the first.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The tasks of the guest, as /proc shows them.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 
@@ -24,16 +23,11 @@ pub struct Task {
 }
 
 /// The threads of all processes, the kernel's included.
-pub fn all_pids() -> BTreeSet<i32> {
-    let numbers = |dir: &str| -> Vec<i32> {
-        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .collect()
-    };
-    let processes = numbers("/proc").into_iter();
+pub fn all_tasks() -> Vec<Task> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     processes
-        .flat_map(|pid| numbers(&format!("/proc/{pid}/task")))
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .flat_map(|pid| tasks_of(Pid::from_raw(pid)))
         .collect()
 }
 
@@ -116,7 +110,7 @@ mod tests {
         let all = tasks_of(nix::unistd::getpid());
         let found = all.iter().find(|task| task.pid == pid).unwrap();
         assert_eq!(found.name, name);
-        assert!(!found.cpus.is_empty() && all_pids().contains(&pid));
+        assert!(!found.cpus.is_empty() && all_tasks().contains(found));
         renice(pid, 1).unwrap();
         confine(pid, &[found.cpus[0]]).unwrap();
         assert!(last_cpu(pid).is_some());

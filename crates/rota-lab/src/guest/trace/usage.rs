@@ -90,6 +90,33 @@ impl History {
     }
 }
 
+impl History {
+    /// How long each wake-up of some tasks between `from_us` and `to_us` took until the task ran, in
+    /// microseconds. One that did not until then took at least as long.
+    pub fn waits(&self, of: &BTreeSet<i32>, (from_us, to_us): (u64, u64)) -> Vec<u64> {
+        let mut running: BTreeMap<usize, i32> = BTreeMap::new();
+        let mut waiting: BTreeMap<i32, u64> = BTreeMap::new();
+        let mut waits = Vec::new();
+        for &(at_us, what) in self.moments.iter().filter(|(at_us, _)| *at_us < to_us) {
+            match what {
+                What::Wakeup { pid } => {
+                    // A task may be woken before it got round to sleep.
+                    let runs = running.values().any(|its| *its == pid);
+                    if at_us >= from_us && of.contains(&pid) && !runs {
+                        waiting.entry(pid).or_insert(at_us);
+                    }
+                }
+                What::Switch { cpu, next, .. } => {
+                    running.insert(cpu, next);
+                    waits.extend(waiting.remove(&next).map(|since| at_us - since));
+                }
+            }
+        }
+        waits.extend(waiting.values().map(|since| to_us - since));
+        waits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     //! Goal: the figures are right for a history small enough to be worked out by hand.
@@ -124,6 +151,24 @@ mod tests {
         let later = history.usage(&[9].into(), (50, 60));
         assert_eq!(later.ran_us, [(0, 10)].into());
         assert_eq!((later.mean_runnable(), later.switches), (2.0, 0));
+    }
+
+    #[test]
+    fn a_wake_up_takes_until_the_task_runs() {
+        let history = History {
+            moments: vec![
+                (5, What::Wakeup { pid: 8 }),
+                (10, What::Wakeup { pid: 7 }),
+                (12, What::Wakeup { pid: 9 }),
+                (30, switch(0, IDLE, false, 7)),
+                (40, switch(1, IDLE, false, 8)),
+                (50, What::Wakeup { pid: 8 }),
+                (60, switch(0, 7, true, IDLE)),
+                (70, What::Wakeup { pid: 7 }),
+            ],
+        };
+        assert_eq!(history.waits(&[7, 8].into(), (8, 100)), [20, 30]);
+        assert_eq!(history.waits(&[8].into(), (0, 100)), [35]);
     }
 
     #[test]

@@ -26,9 +26,14 @@
  */
 struct mask idle_cpus;
 
+/* A policy need not tell: its searches then cost more, and find the same. */
+bool idle_told;
+
 /* For dispatch() on @cpu, which has found nothing to run. */
 static __always_inline void idle_enter(s32 cpu)
 {
+	if (!idle_told)
+		idle_told = true;
 	mask_add(&idle_cpus, cpu);
 }
 
@@ -40,10 +45,10 @@ static __always_inline bool idle_update(s32 cpu, bool idle)
 	return idle;
 }
 
-/* No CPU idles. */
+/* No CPU idles, as far as idle_enter() tells. */
 static __always_inline bool idle_none(void)
 {
-	return mask_is_empty(&idle_cpus, nr_cpu_ids);
+	return idle_told && mask_is_empty(&idle_cpus, nr_cpu_ids);
 }
 
 /*

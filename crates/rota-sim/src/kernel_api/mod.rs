@@ -1,2 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! What a program can call.
+//! What a program can call, between the interpreter and the core.
+//!
+//! The program passes five numbers. Here they become tasks, masks and strings,
+//! and the core ([`CoreApi`]) is asked for whatever concerns scheduling.
+
+mod core_api;
+mod cpumask;
+mod tasks;
+
+pub use core_api::{CoreApi, DsqInsert, DsqMove, IdleMask, IterId};
+pub use cpumask::{CpuMask, MAX_CPUS};
+pub use tasks::{Field, Images, NewTask, TaskId, TaskLayout, Tasks};

@@ -41,6 +41,8 @@ pub fn kernel(release: &str) -> Result<Btf, BtfError> {
 
 /// How deep types nest that anybody asks for; deeper ones are damaged.
 const MAX_DEPTH: usize = 64;
+/// How deep anonymous structs and unions nest.
+const MAX_ANONYMOUS: usize = 8;
 
 /// Why some bytes are no BTF.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -215,7 +217,7 @@ impl Btf {
             bit_size: None,
         };
         for name in path {
-            let inner = self.member(field.ty, name, MAX_DEPTH)?;
+            let inner = self.member(field.ty, name, MAX_ANONYMOUS)?;
             field = Field {
                 bit_offset: field.bit_offset.checked_add(inner.bit_offset)?,
                 ..inner

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 
 use super::types::{Composite, Func, Member, Param, Type, TypeId};
-use super::{Btf, BtfError, Kind, MAX_DEPTH};
+use super::{Btf, BtfError, Kind, MAX_ANONYMOUS, MAX_DEPTH};
 
 /// The structs that are kept, and which of their members; `&[]` for all. Every
 /// other struct is kept where it is a member of one of these, and becomes a
@@ -265,7 +265,7 @@ impl Reducer<'_> {
 
     /// A member that is asked for, or an anonymous one that has such a member.
     fn is_wanted(&self, member: &Member, wanted: &[&str]) -> bool {
-        let within = |name: &&str| self.kernel.member(member.ty, name, MAX_DEPTH).is_some();
+        let within = |name: &&str| self.kernel.member(member.ty, name, MAX_ANONYMOUS).is_some();
         wanted.is_empty()
             || wanted.contains(&&*member.name)
             || member.name.is_empty() && wanted.iter().any(within)
@@ -273,7 +273,7 @@ impl Reducer<'_> {
 
     /// What a pointer points to.
     fn behind(&mut self, id: TypeId, depth: usize) -> TypeId {
-        let Some(ty) = self.kernel.get(id) else {
+        let (Some(ty), Some(depth)) = (self.kernel.get(id), depth.checked_sub(1)) else {
             return TypeId(0);
         };
         match ty {

@@ -113,10 +113,7 @@ impl Machine {
     pub fn new(name: &str, cpus: Vec<Cpu>) -> Result<Self, MachineError> {
         let invalid = |reason: String| Err(MachineError::Invalid(reason));
         if cpus.is_empty() || cpus.len() > MAX_CPUS {
-            return invalid(format!(
-                "{} CPUs; allowed are 1..={MAX_CPUS}",
-                cpus.len()
-            ));
+            return invalid(format!("{} CPUs; allowed are 1..={MAX_CPUS}", cpus.len()));
         }
         for (number, cpu) in cpus.iter().enumerate() {
             if !(1..=STRONG).contains(&cpu.capacity) {
@@ -230,7 +227,11 @@ impl Machine {
 
 /// The members of each domain, if domains are numbered from 0 without holes.
 fn dense(cpus: &[Cpu], what: &str, of: fn(&Cpu) -> u32) -> Result<Vec<CpuMask>, MachineError> {
-    let count = cpus.iter().map(of).max().map_or(0, |last| last as usize + 1);
+    let count = cpus
+        .iter()
+        .map(of)
+        .max()
+        .map_or(0, |last| last as usize + 1);
     let hole = |number| MachineError::Invalid(format!("{what} {number} has no CPU"));
     // More domains than CPUs leave a hole among the first of them.
     let mut domains = vec![CpuMask::EMPTY; count.min(cpus.len() + 1)];
@@ -360,7 +361,11 @@ fn grid(text: &str) -> Result<Vec<Cpu>, String> {
     let cpu = |cpu| Cpu {
         core: (cpu / threads) as u32,
         llc: (cpu / threads / cores) as u32,
-        node: if numa { cpu / threads / cores / dies } else { 0 } as u32,
+        node: if numa {
+            cpu / threads / cores / dies
+        } else {
+            0
+        } as u32,
         capacity: STRONG,
         online: cpu < total - offline,
     };
@@ -462,7 +467,10 @@ mod tests {
     fn contradictions_are_refused() {
         let table = [
             (r#"{"cpus":[]}"#, "0 CPUs"),
-            (r#"{"cpus":[{"core":0,"llc":1,"node":0}]}"#, "LLC 0 has no CPU"),
+            (
+                r#"{"cpus":[{"core":0,"llc":1,"node":0}]}"#,
+                "LLC 0 has no CPU",
+            ),
             (
                 r#"{"cpus":[{"core":0,"llc":0,"node":4000000000}]}"#,
                 "node 0 has no CPU",

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 
 use thiserror::Error;
 
+pub(crate) use parse::{Reader, part};
 pub use reduce::reduce;
 pub use types::{Composite, Enum, Field, Func, Kind, Member, Param, Type, TypeId, Variable};
 
@@ -264,11 +265,15 @@ impl Btf {
     }
 }
 
-/// A name as it is looked up in a kernel: without its `___flavour`.
+/// A name as it is looked up in a kernel: without its `___flavour`, the last one
+/// that has no further underscore on either side.
 pub fn without_flavour(name: &str) -> &str {
-    match name.rfind("___") {
-        Some(at) if at > 0 && at + 3 < name.len() => &name[..at],
-        _ => name,
+    let bytes = name.as_bytes();
+    let separates =
+        |window: &[u8]| window[0] != b'_' && &window[1..4] == b"___" && window[4] != b'_';
+    match bytes.windows(5).rposition(separates) {
+        Some(at) => &name[..=at],
+        None => name,
     }
 }
 

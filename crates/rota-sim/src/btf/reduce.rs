@@ -282,12 +282,12 @@ impl Reducer<'_> {
                 if let Some(done) = self.behind.get(&id) {
                     return *done;
                 }
-                let forward = self.push(Type::Fwd {
-                    name: composite.name.clone(),
-                    union: composite.union,
-                });
-                self.behind.insert(id, forward);
-                forward
+                let empty = self.push(Type::Composite(Composite {
+                    members: Vec::new(),
+                    ..composite.clone()
+                }));
+                self.behind.insert(id, empty);
+                empty
             }
             Type::Const(to) => {
                 let to = self.behind(*to, depth);

@@ -10,7 +10,13 @@
 use std::collections::BTreeMap;
 
 use super::cpumask::{CpuMask, MAX_CPUS};
+use crate::btf::{Btf, BtfError, Kind as BtfKind, Type, TypeId};
 use crate::vm::{Kind, Memory};
+
+/// How deep members nest.
+const MAX_DEPTH: usize = 8;
+/// The largest `task_struct`, in bytes; real ones have some 10000.
+const MAX_BYTES: u32 = 1 << 20;
 
 /// A task, by its number: from 0, and not used again after the task is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,7 +34,7 @@ pub struct Field {
 /// Where a kernel's `struct task_struct` has what programs look at.
 #[derive(Clone, Debug)]
 pub struct TaskLayout {
-    /// By path, as `scx.slice`: every member that is a number, pointer or array.
+    /// By path, as `scx.slice`.
     pub(super) fields: BTreeMap<String, Field>,
     /// Size of an image: up to the end of the last member that the BTF has.
     pub(super) bytes: u32,
@@ -36,6 +42,91 @@ pub struct TaskLayout {
     pub(super) dsq_vtime: Field,
     /// What programs may write.
     pub(super) writable: std::ops::Range<u32>,
+}
+
+impl TaskLayout {
+    /// From a kernel's BTF.
+    ///
+    /// # Errors
+    /// If it has no `struct task_struct` with sched_ext's members.
+    pub fn new(btf: &Btf) -> Result<Self, BtfError> {
+        let missing = |what: &str| BtfError::Missing(what.into());
+        let root = btf
+            .find("task_struct", BtfKind::Struct)
+            .ok_or_else(|| missing("struct task_struct"))?;
+        let mut fields = BTreeMap::new();
+        collect(btf, root, "", 0, MAX_DEPTH, &mut fields);
+        let end = |field: &Field| field.offset + field.bytes;
+        let bytes = fields.values().map(end).max().unwrap_or(0);
+        let field = |path: &str| {
+            let field = fields.get(path).copied();
+            field.ok_or_else(|| missing(&format!("member {path} of struct task_struct")))
+        };
+        let (slice, dsq_vtime) = (field("scx.slice")?, field("scx.dsq_vtime")?);
+        let disallow = field("scx.disallow")?;
+        if slice.bytes != 8 || dsq_vtime.bytes != 8 {
+            return Err(missing("member scx.slice of 8 bytes"));
+        }
+        // They stand together but for one or two of the kernel's own in new kernels.
+        let writable = [slice, dsq_vtime, disallow];
+        let start = writable.iter().map(|field| field.offset).min();
+        let stop = writable.iter().map(end).max();
+        Ok(TaskLayout {
+            bytes: bytes.next_multiple_of(64),
+            slice,
+            dsq_vtime,
+            writable: start.unwrap_or(0)..stop.unwrap_or(0),
+            fields,
+        })
+    }
+
+    /// Where the member at `path` stands; `None` if this kernel has none.
+    pub fn field(&self, path: &str) -> Option<Field> {
+        self.fields.get(path).copied()
+    }
+
+    /// Size of an image in bytes.
+    pub fn bytes(&self) -> u32 {
+        self.bytes
+    }
+}
+
+/// All members of `id` that are numbers, pointers or arrays, by path.
+fn collect(
+    btf: &Btf,
+    id: TypeId,
+    path: &str,
+    offset: u32,
+    depth: usize,
+    fields: &mut BTreeMap<String, Field>,
+) {
+    let (Some((_, Type::Composite(composite))), Some(depth)) =
+        (btf.resolve(id), depth.checked_sub(1))
+    else {
+        return;
+    };
+    for member in &composite.members {
+        // No field is set bit by bit.
+        let Some(bytes) = btf.size_of(member.ty).filter(|_| member.bit_size.is_none()) else {
+            continue;
+        };
+        let offset = offset.saturating_add(member.bit_offset / 8);
+        let path = match (path, &*member.name) {
+            ("", name) => name.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, name) => format!("{path}.{name}"),
+        };
+        if matches!(btf.resolve(member.ty), Some((_, Type::Composite(_)))) {
+            collect(btf, member.ty, &path, offset, depth, fields);
+        }
+        let bytes = bytes as u32;
+        let fits = offset
+            .checked_add(bytes)
+            .is_some_and(|end| end <= MAX_BYTES);
+        if fits && !path.is_empty() {
+            fields.insert(path, Field { offset, bytes });
+        }
+    }
 }
 
 /// What a task starts with. The rest of its image is 0.
@@ -210,6 +301,24 @@ impl Images<'_> {
     pub fn set(&mut self, task: TaskId, path: &str, value: u64) -> bool {
         self.address(task)
             .is_some_and(|image| self.put(image, path, value))
+    }
+
+    /// The CPU that the image of the idle task is on.
+    pub(super) fn set_idle_cpu(&mut self, cpu: u32) {
+        let idle = self.tasks.idle;
+        self.put(idle, "thread_info.cpu", u64::from(cpu));
+    }
+
+    /// The address of the image of the task that has this `pid`.
+    pub(super) fn find_pid(&self, pid: i32) -> Option<u64> {
+        let field = *self.tasks.layout.fields.get("pid")?;
+        let images = self.tasks.images.iter().copied();
+        images.filter(|image| *image != 0).find(|image| {
+            let at = image + u64::from(field.offset);
+            self.memory
+                .read_u32(at)
+                .is_ok_and(|number| number == pid as u32)
+        })
     }
 
     fn number(&self, task: TaskId, field: Field) -> u64 {

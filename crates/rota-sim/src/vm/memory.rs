@@ -20,7 +20,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::MAX_FRAMES;
+use super::{FRAME_BYTES, MAX_FRAMES};
 
 /// The largest object, in bytes.
 pub const MAX_OBJECT_BYTES: usize = 1 << 30;
@@ -28,8 +28,10 @@ const SLOT_BITS: u32 = 22;
 const SLOT_MASK: u32 = (1 << SLOT_BITS) - 1;
 /// The last slot stays unused, so that no object has an address of `IS_ERR()`.
 const MAX_SLOTS: usize = SLOT_MASK as usize;
-/// The first slot after those of the stack frames.
-const FIRST_SLOT: usize = MAX_FRAMES + 1;
+/// Where the arguments of the program that runs stand, after its stack frames.
+const CONTEXT_SLOT: usize = MAX_FRAMES + 1;
+/// The first slot of what does not belong to an execution.
+const FIRST_SLOT: usize = CONTEXT_SLOT + 1;
 
 /// What an object is. Decides what a kfunc takes a pointer to it for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub enum Kind {
     Map(u32),
     /// The values of the map of this number.
     MapValues(u32),
+    /// The code: a pointer into it is one to a function.
+    Code,
     /// A record of a ring buffer that is not submitted yet.
     Record(u32),
     /// The image of a `task_struct`: the number is the [`crate::kernel_api::TaskId`].
@@ -102,7 +106,11 @@ impl Memory {
             writable: 0..u32::MAX,
             kind: Kind::Stack,
             bytes: Vec::new(),
-            name: if index == 0 { "NULL" } else { "stack frame" }.into(),
+            name: match index {
+                0 => "NULL".into(),
+                CONTEXT_SLOT => "context".into(),
+                frame => format!("stack frame {frame}").into(),
+            },
         };
         Memory {
             slots: (0..FIRST_SLOT).map(slot).collect(),
@@ -176,6 +184,39 @@ impl Memory {
     /// The size of the object at `address` in bytes; 0 if there is none.
     pub fn object_bytes(&self, address: u64) -> usize {
         self.slot(address).map_or(0, |slot| slot.bytes.len())
+    }
+
+    /// The address of the first byte after the frame of number `depth`.
+    pub(super) fn frame_end(depth: usize) -> u64 {
+        (1 + depth as u64) << 32 | FRAME_BYTES as u64
+    }
+
+    /// Make the frame of number `depth` one of zeros.
+    pub(super) fn clear_frame(&mut self, depth: usize) {
+        let bytes = &mut self.slots[1 + depth].bytes;
+        bytes.clear();
+        bytes.resize(FRAME_BYTES, 0);
+    }
+
+    /// The frame of number `depth` is not in use any more.
+    pub(super) fn drop_frame(&mut self, depth: usize) {
+        self.slots[1 + depth].bytes.clear();
+    }
+
+    /// Put the bytes of the frame of number `depth` in, or take them out.
+    pub(super) fn swap_frame(&mut self, depth: usize, bytes: &mut Vec<u8>) {
+        std::mem::swap(&mut self.slots[1 + depth].bytes, bytes);
+    }
+
+    /// Put the arguments of a program where it reads them, and return where.
+    pub(super) fn set_context(&mut self, arguments: &[u64]) -> u64 {
+        let slot = &mut self.slots[CONTEXT_SLOT];
+        slot.writable = 0..0;
+        slot.bytes.clear();
+        for argument in arguments {
+            slot.bytes.extend_from_slice(&argument.to_le_bytes());
+        }
+        (CONTEXT_SLOT as u64) << 32
     }
 
     #[inline(always)]

@@ -73,3 +73,6 @@ pub trait Host {
     /// The timer at this address is not to run; true if it waited.
     fn timer_cancel(&mut self, timer: u64) -> bool;
 }
+
+#[cfg(test)]
+mod tests;

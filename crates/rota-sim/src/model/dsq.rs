@@ -91,6 +91,9 @@ pub(super) struct Dsq {
     pub(super) lock: QueueLock,
     /// Longest that it was.
     pub(super) longest: usize,
+    /// Sum of length by time, in tasks x nanoseconds, up to `area_at_ns`.
+    area: u128,
+    area_at_ns: u64,
 }
 
 impl Dsq {
@@ -104,7 +107,21 @@ impl Dsq {
             seq: 0,
             lock: QueueLock::default(),
             longest: 0,
+            area: 0,
+            area_at_ns: 0,
         }
+    }
+
+    /// Its mean length up to `now_ns`, which comes after all that was told before.
+    pub(super) fn mean_length(&self, now_ns: u64) -> f64 {
+        let last = self.entries.len() as u128 * u128::from(now_ns - self.area_at_ns);
+        (self.area + last) as f64 / now_ns.max(1) as f64
+    }
+
+    /// It is about to change its length, at `now_ns`.
+    pub(super) fn changes(&mut self, now_ns: u64) {
+        self.area += self.entries.len() as u128 * u128::from(now_ns - self.area_at_ns);
+        self.area_at_ns = now_ns;
     }
 
     pub(super) fn len(&self) -> usize {

@@ -94,6 +94,8 @@ impl Core {
         }
         self.queue_lock(cpu, queue, 0);
         let enq_head = self.constants.enq_head;
+        let now_ns = self.now_ns;
+        self.queue(queue).changes(now_ns);
         let place = match vtime {
             Some(vtime) => {
                 fields.set_dsq_vtime(task, vtime);
@@ -161,6 +163,8 @@ impl Core {
         p.scx.ddsp = None;
         let (queue, place) = p.scx.on.take()?;
         self.queue_lock(cpu, queue, 0);
+        let now_ns = self.now_ns;
+        self.queue(queue).changes(now_ns);
         self.queue(queue).remove(place);
         let len = self.queue(queue).len() as u32;
         let number = self.queue_number(queue);
@@ -346,6 +350,8 @@ impl Core {
     ) {
         let p = self.task(task);
         let (queue, place) = p.scx.on.take().expect("it waits in a queue");
+        let now_ns = self.now_ns;
+        self.queue(queue).changes(now_ns);
         self.queue(queue).remove(place);
         let len = self.queue(queue).len() as u32;
         let number = self.queue_number(queue);

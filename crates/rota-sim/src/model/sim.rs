@@ -332,6 +332,7 @@ impl Sim {
     /// The policy's queues, by number, from the load on.
     pub fn queues(&self) -> Vec<QueueStats> {
         self.kernel.with(|core| {
+            let now_ns = core.now_ns;
             let mut queues: Vec<QueueStats> = core
                 .user
                 .iter()
@@ -343,6 +344,7 @@ impl Sim {
                     contended: user.dsq.lock.contended,
                     waited_ns: user.dsq.lock.waited_ns,
                     longest: user.dsq.longest,
+                    mean_length: user.dsq.mean_length(now_ns),
                 })
                 .collect();
             queues.sort_unstable_by_key(|queue| queue.dsq);

@@ -57,7 +57,7 @@ pub struct OpStats {
 }
 
 /// Use of a queue of the policy's.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueStats {
     /// Its number.
     pub dsq: u64,
@@ -71,6 +71,8 @@ pub struct QueueStats {
     pub waited_ns: u64,
     /// Most tasks in it.
     pub longest: usize,
+    /// Tasks in it on average over time.
+    pub mean_length: f64,
 }
 
 /// Waiting beside idle CPUs (GOALS G3).

@@ -29,6 +29,12 @@ pub fn policy(name: &str) -> &'static [u8] {
     })
 }
 
+/// The object of a program that stands beside the tests, `tests/bpf/<name>.bpf.c`.
+pub fn program(name: &str) -> &'static [u8] {
+    let source = format!("{ROOT}/crates/rota-sim/tests/bpf/{name}.bpf.c");
+    once(Path::new(&source), || compile(Path::new(&source)))
+}
+
 /// An object, made once in a process.
 fn once(source: &Path, make: impl FnOnce() -> Vec<u8>) -> &'static [u8] {
     let mut objects = OBJECTS.lock().expect("no test panics while it compiles");

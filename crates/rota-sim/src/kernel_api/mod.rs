@@ -17,3 +17,6 @@ pub use cpumask::{CpuMask, MAX_CPUS};
 pub use kernel::{Kernel, Session};
 pub use table::number;
 pub use tasks::{Field, Images, NewTask, TaskId, TaskLayout, Tasks};
+
+#[cfg(test)]
+mod tests;

@@ -90,7 +90,7 @@ pub struct Btf {
 }
 
 impl Btf {
-    fn new(types: Vec<Type>, strings: Vec<u8>) -> Self {
+    pub(crate) fn new(types: Vec<Type>, strings: Vec<u8>) -> Self {
         let mut names: HashMap<String, Vec<TypeId>> = HashMap::new();
         for (id, ty) in types.iter().enumerate() {
             let name = without_flavour(ty.name());

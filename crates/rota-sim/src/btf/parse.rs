@@ -136,7 +136,6 @@ impl TypeReader<'_> {
                     bits: data as u8,
                 }
             }
-            2 => Type::Ptr(ty),
             3 => Type::Array {
                 element: TypeId(self.u32()?),
                 index: TypeId(self.u32()?),
@@ -156,10 +155,6 @@ impl TypeReader<'_> {
                 values: self.values(len, flag, kind == 19)?,
             }),
             7 => Type::Fwd { name, union: flag },
-            8 => Type::Typedef { name, ty },
-            9 => Type::Volatile(ty),
-            10 => Type::Const(ty),
-            11 => Type::Restrict(ty),
             12 => Type::Func(Func {
                 name,
                 prototype: ty,
@@ -185,8 +180,7 @@ impl TypeReader<'_> {
                 ty,
                 component: self.u32()? as i32,
             },
-            18 => Type::TypeTag { name, ty },
-            kind => return Err(BtfError::Kind { id: self.id, kind }),
+            kind => reference(kind, name, ty).ok_or(BtfError::Kind { id: self.id, kind })?,
         })
     }
 
@@ -243,4 +237,17 @@ impl TypeReader<'_> {
         let variable = |_| Ok((TypeId(self.u32()?), self.u32()?, self.u32()?));
         (0..len).map(variable).collect()
     }
+}
+
+/// A type that is but a reference to another.
+fn reference(kind: u32, name: Box<str>, ty: TypeId) -> Option<Type> {
+    Some(match kind {
+        2 => Type::Ptr(ty),
+        8 => Type::Typedef { name, ty },
+        9 => Type::Volatile(ty),
+        10 => Type::Const(ty),
+        11 => Type::Restrict(ty),
+        18 => Type::TypeTag { name, ty },
+        _ => return None,
+    })
 }

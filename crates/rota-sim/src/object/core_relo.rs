@@ -497,3 +497,6 @@ fn fields_agree(btf: &Btf, ours: TypeId, kernel: &Btf, theirs: TypeId) -> bool {
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

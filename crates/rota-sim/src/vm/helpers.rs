@@ -96,7 +96,7 @@ pub(crate) fn is_supported(number: i64) -> bool {
     matches!(
         number,
         1..=8 | 35 | 42 | 45 | 87..=89 | 93 | 94 | 113 | 115 | 118 | 125
-            | 130..=134 | 153 | 154 | 156..=158 | 160 | 164 | 165 | 169..=172 | 177 | 181 | 182
+            | 130..=134 | 156..=158 | 160 | 164 | 165 | 169..=172 | 177 | 181 | 182
             | 194 | 195 | 208
     )
 }
@@ -118,7 +118,7 @@ pub(super) fn call<H: Host>(
         35 | 158 => host.current(&mut state.memory),
         // HZ is 250 in the kernels of the matrix.
         118 => host.ktime_ns() / 4_000_000,
-        1..=3 | 87..=89 | 153 | 154 | 195 => return map(number, state, host.cpu(), args),
+        1..=3 | 87..=89 | 195 => return map(number, state, host.cpu(), args),
         4 | 45 | 113 | 115 | 182 => return text(number, &mut state.memory, args),
         6 | 165 | 177 => return print(number, &mut state.memory, args),
         130..=134 => return ring(number, state, held, args),
@@ -139,12 +139,8 @@ pub(super) fn call<H: Host>(
     Ok(Flow::Value(value))
 }
 
-/// Maps by key, queues, and variables per CPU.
+/// Maps by key, and queues.
 fn map(number: i64, state: &mut State, cpu: u32, args: [u64; 5]) -> Result<Flow, Cause> {
-    if matches!(number, 153 | 154) {
-        // Kernel variables per CPU: the one instance that the address names.
-        return Ok(Flow::Value(args[0]));
-    }
     let index = state.map_number(name(number), args[0])?;
     let (map, memory) = (&mut state.maps[index], &mut state.memory);
     Ok(match number {

@@ -2,10 +2,12 @@
 //! What the kernel keeps for programs: images of tasks, masks of CPUs, and where
 //! its structs have their members.
 
+use std::collections::BTreeMap;
+
 use super::core_api::{CoreApi, IdleMask};
 use super::cpumask::{CpuMask, MAX_CPUS};
-use super::table;
-use super::tasks::{IDLE, Images, TaskId, TaskLayout, Tasks};
+use super::table::{self, Kfunc};
+use super::tasks::{self, Field, IDLE, Images, TaskId, TaskLayout, Tasks};
 use crate::btf::{Btf, BtfError, Kind as BtfKind};
 use crate::vm::{Call, Cause, Host, Kind, Memory};
 
@@ -22,9 +24,21 @@ pub struct Kernel {
     /// Members of `struct scx_event_stats`, with their offsets.
     pub(super) events: Vec<(String, u64)>,
     pub(super) event_bytes: usize,
+    /// The structs that callbacks are passed: name, size and members.
+    structs: Vec<(&'static str, usize, BTreeMap<String, Field>)>,
     /// Where `bpf_cpumask_any_distribute()` goes on, for each CPU.
     pub(super) distribute: Vec<u32>,
 }
+
+/// The structs that callbacks are passed a pointer to.
+const STRUCTS: [&str; 6] = [
+    "scx_init_task_args",
+    "scx_exit_task_args",
+    "scx_enable_args",
+    "scx_cpu_acquire_args",
+    "scx_cpu_release_args",
+    "scx_exit_info",
+];
 
 /// A mask that the core keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +72,13 @@ impl Kernel {
                 .map(|member| (member.name.to_string(), u64::from(member.bit_offset / 8)))
                 .collect(),
             event_bytes: size("scx_event_stats").unwrap_or(0),
+            structs: STRUCTS
+                .iter()
+                .filter_map(|name| {
+                    let id = btf.find(name, BtfKind::Struct)?;
+                    Some((*name, size(name)?, tasks::members(btf, id)))
+                })
+                .collect(),
             distribute: vec![0; MAX_CPUS],
         })
     }
@@ -77,12 +98,36 @@ impl Kernel {
         Session { kernel: self, core }
     }
 
-    /// Make an object of the kernel's that a program is passed, as `struct
-    /// scx_init_task_args`: its address. To be freed with [`Memory::free`].
+    /// Lend a program bytes of the kernel's, as a message or a mask: their
+    /// address. To be freed with [`Memory::free`].
     pub fn lend(&self, memory: &mut Memory, name: &str, bytes: Vec<u8>) -> u64 {
         let address = memory.add(name, Kind::Kernel, bytes);
         memory.protect(address, 0..0);
         address
+    }
+
+    /// Lend a program a mask. To be freed with [`Memory::free`].
+    pub fn lend_mask(&self, memory: &mut Memory, mask: &CpuMask) -> u64 {
+        let bytes = mask.to_bytes()[..self.mask_bytes].to_vec();
+        self.lend(memory, "a cpumask", bytes)
+    }
+
+    /// Lend a program one of the structs that callbacks are passed, as
+    /// `scx_init_task_args`, with these members set, all others 0. A member that
+    /// this kernel does not have is left out. To be freed with [`Memory::free`].
+    pub fn lend_struct(&self, memory: &mut Memory, name: &str, members: &[(&str, u64)]) -> u64 {
+        let known = self.structs.iter().find(|(other, ..)| *other == name);
+        let mut bytes = vec![0; known.map_or(0, |(_, bytes, _)| *bytes)];
+        for (member, value) in members {
+            let Some(field) = known.and_then(|(_, _, fields)| fields.get(*member)) else {
+                continue;
+            };
+            let (start, len) = (field.offset as usize, field.bytes.min(8) as usize);
+            if let Some(place) = bytes.get_mut(start..start + len) {
+                place.copy_from_slice(&value.to_le_bytes()[..len]);
+            }
+        }
+        self.lend(memory, name, bytes)
     }
 
     /// Where the copy of a mask of the core's is.
@@ -111,6 +156,10 @@ pub struct Session<'a, C> {
 impl<C: CoreApi> Host for Session<'_, C> {
     fn kfunc(&mut self, call: Call<'_>, kfunc: u16) -> Result<u64, Cause> {
         self.call(table::kfunc(kfunc), call)
+    }
+
+    fn is_timed(&self, kfunc: u16) -> bool {
+        table::kfunc(kfunc) >= Kfunc::CreateDsq
     }
 
     fn ktime_ns(&self) -> u64 {

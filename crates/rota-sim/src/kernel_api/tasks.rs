@@ -54,8 +54,7 @@ impl TaskLayout {
         let root = btf
             .find("task_struct", BtfKind::Struct)
             .ok_or_else(|| missing("struct task_struct"))?;
-        let mut fields = BTreeMap::new();
-        collect(btf, root, "", 0, MAX_DEPTH, &mut fields);
+        let fields = members(btf, root);
         let end = |field: &Field| field.offset + field.bytes;
         let bytes = fields.values().map(end).max().unwrap_or(0);
         let field = |path: &str| {
@@ -91,7 +90,13 @@ impl TaskLayout {
     }
 }
 
-/// All members of `id` that are numbers, pointers or arrays, by path.
+/// All members of a struct, by path.
+pub(super) fn members(btf: &Btf, id: TypeId) -> BTreeMap<String, Field> {
+    let mut fields = BTreeMap::new();
+    collect(btf, id, "", 0, MAX_DEPTH, &mut fields);
+    fields
+}
+
 fn collect(
     btf: &Btf,
     id: TypeId,
@@ -204,6 +209,28 @@ impl Tasks {
             .filter(|address| *address != 0)
     }
 
+    /// `scx.slice` of a task in nanoseconds; 0 of one that is gone.
+    pub fn slice(&self, memory: &Memory, task: TaskId) -> u64 {
+        self.number(memory, task, self.layout.slice)
+    }
+
+    /// `scx.dsq_vtime` of a task; 0 of one that is gone.
+    pub fn dsq_vtime(&self, memory: &Memory, task: TaskId) -> u64 {
+        self.number(memory, task, self.layout.dsq_vtime)
+    }
+
+    fn number(&self, memory: &Memory, task: TaskId, field: Field) -> u64 {
+        let Some(image) = self.address(task) else {
+            return 0;
+        };
+        let at = image + u64::from(field.offset);
+        let bytes = memory.read(at, field.bytes.min(8) as usize);
+        let mut number = [0; 8];
+        let bytes = bytes.expect("the image has all of the layout");
+        number[..bytes.len()].copy_from_slice(bytes);
+        u64::from_le_bytes(number)
+    }
+
     /// The address of the image of the idle task.
     pub fn idle_address(&self) -> u64 {
         self.idle
@@ -271,7 +298,7 @@ impl Images<'_> {
 
     /// `scx.slice` in nanoseconds; 0 of a task that is gone.
     pub fn slice(&self, task: TaskId) -> u64 {
-        self.number(task, self.tasks.layout.slice)
+        self.tasks.slice(self.memory, task)
     }
 
     /// Set `scx.slice`, in nanoseconds.
@@ -281,7 +308,7 @@ impl Images<'_> {
 
     /// `scx.dsq_vtime`; 0 of a task that is gone.
     pub fn dsq_vtime(&self, task: TaskId) -> u64 {
-        self.number(task, self.tasks.layout.dsq_vtime)
+        self.tasks.dsq_vtime(self.memory, task)
     }
 
     /// Set `scx.dsq_vtime`.
@@ -293,7 +320,8 @@ impl Images<'_> {
     /// this kernel has no such member or the task is gone.
     pub fn get(&self, task: TaskId, path: &str) -> Option<u64> {
         let field = *self.tasks.layout.fields.get(path)?;
-        self.address(task).map(|_| self.number(task, field))
+        self.address(task)
+            .map(|_| self.tasks.number(self.memory, task, field))
     }
 
     /// Set the number at `path`. False if this kernel has no such member or the
@@ -319,18 +347,6 @@ impl Images<'_> {
                 .read_u32(at)
                 .is_ok_and(|number| number == pid as u32)
         })
-    }
-
-    fn number(&self, task: TaskId, field: Field) -> u64 {
-        let Some(image) = self.address(task) else {
-            return 0;
-        };
-        let at = image + u64::from(field.offset);
-        let bytes = self.memory.read(at, field.bytes.min(8) as usize);
-        let mut number = [0; 8];
-        let bytes = bytes.expect("the image has all of the layout");
-        number[..bytes.len()].copy_from_slice(bytes);
-        u64::from_le_bytes(number)
     }
 
     fn set_number(&mut self, task: TaskId, field: Field, value: u64) {

@@ -633,3 +633,32 @@ fn tasks_are_found_by_pid_and_given_back() {
     setup.call("bpf_task_release", &[p]);
     assert!(setup.try_call("bpf_task_release", &[p]).is_err());
 }
+
+#[test]
+fn a_struct_is_lent_with_the_members_that_the_kernel_has() {
+    for (release, has_cpu) in [("6.18", false), ("7.3", true)] {
+        let mut setup = Setup::new(release);
+        let members = [("kind", 1025), ("exit_code", u64::MAX), ("exit_cpu", 3)];
+        let info = setup
+            .kernel
+            .lend_struct(&mut setup.memory, "scx_exit_info", &members);
+        let btf = btf::kernel(release).unwrap();
+        let id = btf.find("scx_exit_info", btf::Kind::Struct).unwrap();
+        assert_eq!(
+            setup.memory.object_bytes(info) as u64,
+            btf.size_of(id).unwrap()
+        );
+        let at = |name: &str| {
+            let field = btf.field(id, &[name])?;
+            Some(info + u64::from(field.bit_offset / 8))
+        };
+        assert_eq!(setup.memory.read_u32(at("kind").unwrap()), Ok(1025));
+        assert_eq!(
+            setup.memory.read_u64(at("exit_code").unwrap()),
+            Ok(u64::MAX)
+        );
+        let cpu = at("exit_cpu").map(|at| setup.memory.read_u32(at).unwrap());
+        assert_eq!(cpu, has_cpu.then_some(3), "{release}");
+        assert_eq!(setup.memory.store(info, [0_u8; 4]), None);
+    }
+}

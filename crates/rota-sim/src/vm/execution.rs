@@ -35,6 +35,10 @@ pub struct Execution {
     pub(super) insns: u64,
     pub(super) may_goto: u32,
     started: bool,
+    /// It is to stop before kfuncs.
+    pub(super) stops: bool,
+    /// It has stopped before the kfunc that comes next.
+    pub(super) stopped: bool,
     pub(super) done: Option<u64>,
 }
 
@@ -178,6 +182,8 @@ impl Execution {
             insns: 0,
             may_goto: MAY_GOTO_MAX,
             started: false,
+            stops: false,
+            stopped: false,
             done: None,
         }
     }

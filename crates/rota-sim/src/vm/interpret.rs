@@ -64,6 +64,24 @@ impl Execution {
         result.map_err(|cause| Box::new(self.fault(code, cause)))
     }
 
+    /// Execute up to `budget` instructions, but stop before each call of a kfunc
+    /// for which it matters when it is called ([`Host::is_timed`]): the next run
+    /// begins with that call.
+    ///
+    /// # Errors
+    /// As [`Execution::run`].
+    pub fn run_to_kfunc<H: Host>(
+        &mut self,
+        vm: &mut Vm,
+        host: &mut H,
+        budget: u64,
+    ) -> Result<Outcome, Box<Fault>> {
+        self.stops = true;
+        let outcome = self.run(vm, host, budget);
+        self.stops = false;
+        outcome
+    }
+
     /// The fault of that cause at the instruction that was executed last.
     #[cold]
     pub(super) fn fault(&self, code: &Code, cause: Cause) -> Fault {
@@ -116,7 +134,7 @@ impl Execution {
                 Ok(Next::Stop(next, outcome)) => {
                     pc = next;
                     // An instruction that waits is not executed yet.
-                    budget += u64::from(matches!(outcome, Outcome::Blocked(_)));
+                    budget += u64::from(!matches!(outcome, Outcome::Done(_)));
                     break Ok(outcome);
                 }
                 Err(cause) => break Err(cause),
@@ -149,6 +167,11 @@ impl Execution {
                 let Some(number) = kfunc.number else {
                     return Err(Cause::UnsupportedKfunc(kfunc.name.clone()));
                 };
+                if self.stops && !self.stopped && host.is_timed(number) {
+                    self.stopped = true;
+                    return Ok(Next::Stop(pc, Outcome::Paused));
+                }
+                self.stopped = false;
                 let call = Call {
                     memory: &mut state.memory,
                     held: &mut self.held,

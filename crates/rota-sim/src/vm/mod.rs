@@ -54,6 +54,13 @@ pub trait Host {
     /// Call the kfunc of number `kfunc` in the host's table.
     fn kfunc(&mut self, call: Call<'_>, kfunc: u16) -> Result<u64, Cause>;
 
+    /// Whether it matters when a kfunc is called: [`Execution::run_to_kfunc`] stops
+    /// before it.
+    fn is_timed(&self, kfunc: u16) -> bool {
+        let _ = kfunc;
+        true
+    }
+
     /// The time in nanoseconds, for `bpf_ktime_get_ns()`.
     fn ktime_ns(&self) -> u64;
 

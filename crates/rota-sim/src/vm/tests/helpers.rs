@@ -47,6 +47,25 @@ fn kfuncs_get_five_arguments_and_unknown_ones_fault() {
 }
 
 #[test]
+fn an_execution_stops_before_each_kfunc_once() {
+    let nop = insn(0xb7, 1, 0, 0, 0);
+    let mut vm = machine(&[&[nop, kfunc(0), kfunc(0), nop, EXIT]], State::new(1));
+    let mut world = World::default();
+    let mut execution = vm.execution(0, &[]);
+    let mut insns = Vec::new();
+    while execution.run_to_kfunc(&mut vm, &mut world, 100).unwrap() == Outcome::Paused {
+        insns.push(execution.insns());
+    }
+    assert_eq!(insns, [1, 2]);
+    assert_eq!(execution.insns(), 5);
+    // It does not when it is run to its end.
+    let mut execution = vm.execution(0, &[]);
+    execution.run_to_kfunc(&mut vm, &mut world, 100).unwrap();
+    let outcome = execution.run(&mut vm, &mut world, 100).unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)));
+}
+
+#[test]
 fn what_is_not_given_back_is_a_leak() {
     let fault = run(&[&[kfunc(1), EXIT]]).unwrap_err();
     assert_eq!(

@@ -11,16 +11,18 @@
 //! - [`vm`] interprets it. Every access to memory is checked against the bounds
 //!   of one object, and an execution can be stopped after any instruction.
 //! - [`kernel_api`] is what a program can call: it decodes the arguments and
-//!   asks the core for what concerns scheduling (`CoreApi`).
+//!   asks the core for what concerns scheduling ([`kernel_api::CoreApi`]).
 //!
 //! The upper half knows scheduling and nothing about BPF: [`model`] is the core,
 //! [`machine`] and [`workload`] what it runs on and what it runs, [`trace`] and
-//! [`report`] what came of it.
+//! [`report`] what came of it. [`bpf`] is where the halves meet: the object as the
+//! policy of a [`model::Sim`].
 //!
 //! What it is not: a verifier. A program that the kernel would refuse may run
 //! here until it does something that has no meaning.
 #![forbid(unsafe_code)]
 
+pub mod bpf;
 pub mod btf;
 pub mod kernel_api;
 pub mod machine;

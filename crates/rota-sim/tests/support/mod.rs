@@ -12,6 +12,7 @@ use libbpf_cargo::SkeletonBuilder;
 /// The workspace.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// Every policy.
+#[allow(dead_code, reason = "not every test needs them all")]
 pub const POLICIES: [&str; 4] = ["fifo", "vtime", "llc", "freq"];
 
 static OBJECTS: LazyLock<Mutex<HashMap<PathBuf, &'static [u8]>>> = LazyLock::new(Mutex::default);
@@ -30,6 +31,7 @@ pub fn policy(name: &str) -> &'static [u8] {
 }
 
 /// The object of a program that stands beside the tests, `tests/bpf/<name>.bpf.c`.
+#[allow(dead_code, reason = "not every test has a program of its own")]
 pub fn program(name: &str) -> &'static [u8] {
     let source = format!("{ROOT}/crates/rota-sim/tests/bpf/{name}.bpf.c");
     once(Path::new(&source), || compile(Path::new(&source)))

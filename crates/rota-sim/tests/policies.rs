@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Goal: the objects that ship schedule, on the model of every kernel. Method:
+//! they run with a few hogs on a small machine, wholly and in pieces.
+#![expect(clippy::unwrap_used, reason = "where a test cannot go on it fails")]
+
+mod support;
+
+use rota_sim::bpf::{BpfPolicy, Pieces};
+use rota_sim::btf::{self, Btf};
+use rota_sim::kernel_api::CpuMask;
+use rota_sim::machine::Machine;
+use rota_sim::model::{Config, Constants, ExitKind, Hog, KernelVersion, NewTask, Sim};
+use rota_sim::object::Object;
+use support::{POLICIES, policy};
+
+const SECOND: u64 = 1_000_000_000;
+/// How long most runs take, of simulated time.
+const SECONDS: u64 = 4;
+const NR_CPUS: u32 = 4;
+
+/// The policy with what user space tells it: four CPUs that share a cache.
+fn load(name: &str, kernel: &Btf) -> Object {
+    let mut object = Object::load(name, policy(name), kernel).unwrap();
+    object.set_number("nr_cpu_ids", NR_CPUS.into()).unwrap();
+    let mut set = |path: String, value: u32| {
+        // Not every policy looks at everything.
+        let _ = object.set_number(&path, value.into());
+    };
+    for cpu in 0..NR_CPUS {
+        set(format!("topology_cpus[{cpu}].core"), cpu);
+        set(format!("topology_cpus[{cpu}].capacity"), 1024);
+        set(format!("rank_cpus[{cpu}]"), cpu);
+        set(format!("cpu_ranks[{cpu}]"), cpu);
+        set(format!("rank_llc_ends[{cpu}]"), NR_CPUS);
+    }
+    set("topology_llcs[0].nr_cpus".into(), NR_CPUS);
+    set("nr_ranks".into(), NR_CPUS);
+    set("shards[0].nr_cpus".into(), NR_CPUS);
+    set("llc_shards[0].nr".into(), 1);
+    object
+}
+
+/// A machine with the policy, for the kernel of that release.
+fn simulation(object: &Object, release: &str, pieces: Pieces) -> (Sim, BpfPolicy) {
+    let kernel = btf::kernel(release).unwrap();
+    let policy = BpfPolicy::new(object, &kernel, NR_CPUS, pieces).unwrap();
+    let mut config = Config::new("1x4x1".parse::<Machine>().unwrap());
+    let (major, minor) = release.split_once('.').unwrap();
+    let version = KernelVersion(major.parse().unwrap(), minor.parse().unwrap());
+    config.constants = Constants::of(version);
+    (Sim::new(&config, Box::new(policy.clone())), policy)
+}
+
+/// Some seconds with a hog of each nice value. The CPU time of each in nanoseconds,
+/// the hash of the trace, and the policy.
+fn run(name: &str, release: &str, pieces: Pieces, nice: &[i8]) -> (Vec<u64>, String, BpfPolicy) {
+    let object = load(name, &btf::kernel(release).unwrap());
+    let (mut sim, policy) = simulation(&object, release, pieces);
+    for nice in nice {
+        let mut task = NewTask::new("hog", CpuMask::first(NR_CPUS), Hog);
+        task.nice = *nice;
+        sim.add_task(task);
+    }
+    if let Some(exit) = sim.run_until(SECONDS * SECOND) {
+        panic!("{name} on {release}: {exit}");
+    }
+    let times = sim.tasks().iter().map(|task| task.stats.cpu_ns).collect();
+    (times, sim.trace_hash(), policy)
+}
+
+#[test]
+fn every_policy_keeps_every_cpu_busy_on_every_kernel() {
+    for (release, _) in btf::KERNELS {
+        for name in POLICIES {
+            let (times, _, policy) = run(name, release, Pieces::Kfuncs, &[0; 8]);
+            let all: u64 = times.iter().sum();
+            let ideal = SECONDS * SECOND * u64::from(NR_CPUS);
+            assert!(all > ideal / 1000 * 999, "{release} {name}: {times:?}");
+            let enqueue = policy.instance().ops.function("enqueue").unwrap();
+            assert!(policy.instance().vm.count(enqueue).insns > 1000);
+        }
+    }
+}
+
+#[test]
+fn weights_are_kept_however_callbacks_are_cut() {
+    for name in ["vtime", "llc", "freq"] {
+        for pieces in [Pieces::Whole, Pieces::Kfuncs, Pieces::Insns(7)] {
+            // Two of weight 100 and six of a third of that on four CPUs.
+            let (times, ..) = run(name, "7.3", pieces, &[0, 0, 5, 5, 5, 5, 5, 5]);
+            let (heavy, light) = (times[0] + times[1], times[2..].iter().sum::<u64>());
+            assert!(heavy > 0 && light > 0);
+            // 1 CPU each is the most that the heavy ones can use: their right is to
+            // 100 / (2 * 100 + 6 * 33) * 4 > 1.
+            let share = heavy as f64 / (heavy + light) as f64;
+            assert!(
+                (0.45..0.52).contains(&share),
+                "{name} {pieces:?}: {share:.3} {times:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_same_run_twice_is_the_same_to_the_last_event() {
+    let hash = |pieces| run("llc", "6.18", pieces, &[0, 3, 5, 7, 9, 11]).1;
+    assert_eq!(hash(Pieces::Insns(3)), hash(Pieces::Insns(3)));
+    assert_ne!(hash(Pieces::Insns(3)), hash(Pieces::Whole));
+}
+
+#[test]
+fn a_policy_that_reports_an_error_is_ejected_with_its_text() {
+    let mut object = load("vtime", &btf::kernel("7.3").unwrap());
+    object.set_number("fault_kind", 1).unwrap();
+    object.set("fault_name", b"stopping").unwrap();
+    let (mut sim, policy) = simulation(&object, "7.3", Pieces::Kfuncs);
+    sim.add_task(NewTask::new("hog", CpuMask::first(NR_CPUS), Hog));
+    sim.add_task(NewTask::new("hog", CpuMask::first(1), Hog));
+    sim.add_task(NewTask::new("hog", CpuMask::first(1), Hog));
+    let exit = sim.run_until(SECOND).unwrap();
+    assert_eq!(exit.kind, ExitKind::ErrorBpf);
+    assert_eq!(exit.message, "fault injected into stopping");
+    // ops.exit() has kept the record.
+    let instance = policy.instance();
+    assert_eq!(instance.number("exit_record.kind"), Some(1025));
+    let message = instance.read("exit_record.message").unwrap();
+    assert!(message.starts_with(b"fault injected into stopping\0"));
+    // And told user space.
+    let signal = instance.vm.state.map("user_signal").unwrap();
+    assert_eq!(signal.clone().take_records(), [[1]]);
+}
+
+#[test]
+fn a_policy_that_loses_a_task_is_ejected_for_a_stall() {
+    let mut object = load("fifo", &btf::kernel("6.12").unwrap());
+    object.set_number("fault_kind", 2).unwrap();
+    object.set("fault_name", b"lost").unwrap();
+    object.ops_mut().set_number("timeout_ms", 5000);
+    let (mut sim, _) = simulation(&object, "6.12", Pieces::Kfuncs);
+    sim.add_task(NewTask::new("lost", CpuMask::first(NR_CPUS), Hog));
+    let exit = sim.run_until(20 * SECOND).unwrap();
+    assert_eq!(exit.kind, ExitKind::ErrorStall, "{exit}");
+    assert!(exit.message.starts_with("lost"), "{exit}");
+}

@@ -174,7 +174,7 @@ impl Vm {
         &self.code
     }
 
-    /// The number of the function of that name, for [`Execution::start`].
+    /// The number of the function of that name, for [`Vm::execution`].
     pub fn function(&self, name: &str) -> Option<usize> {
         let functions = &self.code.functions;
         functions.iter().position(|function| function.name == name)

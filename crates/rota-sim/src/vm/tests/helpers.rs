@@ -85,6 +85,7 @@ fn a_hash_keeps_values_by_key_until_it_is_full() {
         memory.write(key, &number.to_le_bytes()).unwrap();
         map.update(memory, key, value, flags, 0).unwrap()
     };
+    assert_eq!(update(map, 1, 3), -22, "no such flag");
     assert_eq!(update(map, 1, 2), -2, "BPF_EXIST");
     assert_eq!(update(map, 1, 1), 0);
     assert_eq!(update(map, 1, 1), -17, "BPF_NOEXIST");

@@ -101,45 +101,48 @@ fn moves_extend_the_sign_and_swaps_reverse_bytes() {
     }
 }
 
-/// Operation, operands, taken with 64 bits, taken with the lower 32.
+/// What a jump is taken for, of 64 bits and of the lower 32.
+type Comparison = (u8, fn(u64, u64) -> bool, fn(u32, u32) -> bool);
+
 #[rustfmt::skip]
-const JUMPS: &[(u8, u64, u64, bool, bool)] = &[
-    (0x10, 1 << 32, 0, false, true),
-    (0x50, 1 << 32, 0, true, false),
-    (0x20, M1, 1, true, true),
-    (0x20, 1 << 32, 1, true, false),
-    (0x30, 1, 1, true, true),
-    (0x40, 1 << 32, 1 << 32, true, false),
-    (0x40, 6, 1, false, false),
-    (0x60, M1, 0, false, false),
-    (0x60, MIN32, 0, true, false),
-    (0x70, M1, M1, true, true),
-    (0x70, MIN32, 0, true, false),
-    (0xa0, 1, M1, true, true),
-    (0xa0, 2, 1 << 32, true, false),
-    (0xb0, 1, 1, true, true),
-    (0xc0, M1, 0, true, true),
-    (0xc0, MIN32, 0, false, true),
-    (0xd0, MIN, 0, true, true),
-    (0xd0, 1, 0, false, false),
+const JUMPS: &[Comparison] = &[
+    (0x10, |a, b| a == b, |a, b| a == b),
+    (0x50, |a, b| a != b, |a, b| a != b),
+    (0x20, |a, b| a > b, |a, b| a > b),
+    (0x30, |a, b| a >= b, |a, b| a >= b),
+    (0xa0, |a, b| a < b, |a, b| a < b),
+    (0xb0, |a, b| a <= b, |a, b| a <= b),
+    (0x40, |a, b| a & b != 0, |a, b| a & b != 0),
+    (0x60, |a, b| a as i64 > b as i64, |a, b| a as i32 > b as i32),
+    (0x70, |a, b| a as i64 >= b as i64, |a, b| a as i32 >= b as i32),
+    (0xc0, |a, b| (a as i64) < b as i64, |a, b| (a as i32) < b as i32),
+    (0xd0, |a, b| a as i64 <= b as i64, |a, b| a as i32 <= b as i32),
 ];
+
+/// Numbers at which signs and halves differ.
+const EDGES: [u64; 9] = [0, 1, 2, 0x7fff_ffff, MIN32, 1 << 32, MIN, M1 - 1, M1];
 
 #[test]
 fn jumps_compare_with_and_without_sign() {
-    for (operation, a, b, wide, narrow) in JUMPS {
-        for (class, expected) in [(5, *wide), (6, *narrow)] {
-            let taken = |jump: Raw| {
-                let skip = insn(0xb7, 1, 0, 0, 0);
-                let set = insn(0xb7, 0, 0, 0, 1);
-                let clear = insn(0xb7, 0, 0, 0, 0);
-                let code = [set, jump, clear, skip, EXIT];
-                run(&[&load64(1, *a), &load64(2, *b), &code]).unwrap() == 1
-            };
-            let register = insn(operation | 8 | class, 1, 2, 1, 0);
-            assert_eq!(taken(register), expected, "{register:?} {a:#x} {b:#x}");
-            if let Ok(imm) = i32::try_from(*b as i64) {
-                let constant = insn(operation | class, 1, 0, 1, imm);
-                assert_eq!(taken(constant), expected, "{constant:?} {a:#x}");
+    let taken = |jump: Raw, a: u64, b: u64| {
+        let set = insn(0xb7, 0, 0, 0, 1);
+        let clear = insn(0xb7, 0, 0, 0, 0);
+        let code = [set, jump, clear, EXIT];
+        run(&[&load64(1, a), &load64(2, b), &code]).unwrap() == 1
+    };
+    for (operation, wide, narrow) in JUMPS {
+        for (a, b) in EDGES.into_iter().flat_map(|a| EDGES.map(|b| (a, b))) {
+            for (class, expected) in [(5, wide(a, b)), (6, narrow(a as u32, b as u32))] {
+                let register = insn(operation | 8 | class, 1, 2, 1, 0);
+                assert_eq!(
+                    taken(register, a, b),
+                    expected,
+                    "{register:?} {a:#x} {b:#x}"
+                );
+                if let Ok(imm) = i32::try_from(b as i64) {
+                    let constant = insn(operation | class, 1, 0, 1, imm);
+                    assert_eq!(taken(constant, a, b), expected, "{constant:?} {a:#x}");
+                }
             }
         }
     }
@@ -312,6 +315,23 @@ fn a_function_has_registers_and_a_frame_of_its_own() {
         EXIT,
     ];
     assert_eq!(run(&[&code]).unwrap(), 41);
+}
+
+#[test]
+fn the_frame_of_a_function_is_gone_with_it() {
+    let code = [
+        insn(0x85, 0, 1, 0, 2), // r0 = an address in the frame of the function below
+        insn(0x79, 0, 0, 0, 0),
+        EXIT,
+        insn(0xbf, 0, 10, 0, 0),
+        insn(0x07, 0, 0, 0, -8),
+        EXIT,
+    ];
+    let fault = run(&[&code]).unwrap_err();
+    assert!(
+        fault.to_string().contains("stack frame 2 offset 504 of 0"),
+        "{fault}"
+    );
 }
 
 #[test]

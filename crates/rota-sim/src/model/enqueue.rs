@@ -49,8 +49,10 @@ impl Kernel {
             p.on_rq = true;
             if !p.is_ext() {
                 let (on, rank) = (p.cpu, p.rank());
-                core.rq(on).push_higher(task, rank, false);
-                core.begin_wait(task);
+                if core.rq(on).curr != Some(task) {
+                    core.rq(on).push_higher(task, rank, false);
+                    core.begin_wait(task);
+                }
                 return None;
             }
             let sticky = p.scx.sticky_cpu.take() == Some(p.cpu);

@@ -9,7 +9,7 @@ use super::kernel::Kernel;
 use super::lock::Lock;
 use super::ops::{Callback, Fields, Op, TaskField};
 use super::stats::TaskStats;
-use super::task::{OpsState, ScxTask, Task, Wants};
+use super::task::{Class, OpsState, ScxTask, Task, Wants};
 use crate::kernel_api::{self, CpuMask, TaskId};
 use crate::trace;
 
@@ -113,11 +113,10 @@ impl Kernel {
         for &task in &tasks {
             if self.with(|core| core.get(task).scx.enabled) {
                 let on = self.lock_task_rq(cpu, task).await;
-                if self.with(|core| core.get(task).on_rq) {
-                    let flags = self.with(|core| core.change_flag());
-                    self.dequeue_task(cpu, task, flags).await;
-                }
+                let change = self.change_begin(cpu, task).await;
+                self.with(|core| core.task(task).class = Class::Fair);
                 self.disable(cpu, task).await;
+                self.change_end(cpu, task, change).await;
                 self.unlock_rq(on);
                 self.unlock_task(task);
             }
@@ -231,7 +230,7 @@ impl Kernel {
             p.scx.sticky_cpu = change.running.then_some(p.cpu);
         });
         self.enqueue_task(cpu, task, 0, false).await;
-        if change.running {
+        if change.running && self.with(|core| core.get(task).is_ext()) {
             self.with(|core| {
                 core.remove(cpu, task);
                 core.end_wait(task);

@@ -16,6 +16,9 @@ const RR_TURN_NS: u64 = 100_000_000;
 /// A turn of the kernel's own class, about its base slice.
 const FAIR_TURN_NS: u64 = 3_000_000;
 
+/// From the last round of `ops.dispatch()` to the kick that begins another.
+const SELF_KICK_NS: u64 = 1_000;
+
 /// What `dispatch_one()` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Found {
@@ -165,7 +168,9 @@ impl Kernel {
                 return found;
             }
         }
-        // The CPU has served others for long enough: let interrupts in, then go on.
+        // The CPU has served others for long enough: it lets interrupts in, then goes on
+        // by a kick of its own. That takes time even where nothing else does.
+        self.delay(cpu, SELF_KICK_NS).await;
         self.with(|core| core.resched(cpu, cpu));
         Found::Nothing
     }

@@ -103,7 +103,7 @@ pub struct Totals {
 
 /// A simulation.
 pub struct Sim {
-    kernel: Rc<Kernel>,
+    pub(super) kernel: Rc<Kernel>,
     cpus: Option<Cpus>,
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Small policies that show what the model does with a good one and a bad one.
 
-use super::consts::{SLICE_DFL_NS, dsq, kick};
+use super::consts::{SLICE_DFL_NS, dsq, flag, kick};
 use super::native::{Api, Policy, table};
 use super::ops::{Op, OpsTable};
 use crate::kernel_api::TaskId;
@@ -33,6 +33,14 @@ pub fn kick_idle(api: &mut Api<'_, '_>, task: TaskId) {
     }
 }
 
+/// For `update_idle`: a task that was queued between this CPU's last look and the
+/// moment it counts as idle has had nobody to kick for it.
+pub fn recheck(api: &mut Api<'_, '_>, cpu: u32, idle: bool) {
+    if idle && api.core.dsq_nr_queued(QUEUE) > 0 {
+        api.core.kick_cpu(cpu as i32, kick::IDLE);
+    }
+}
+
 /// One queue in the order of arrival.
 #[derive(Debug, Clone, Copy)]
 pub struct GlobalFifo {
@@ -50,7 +58,21 @@ impl Default for GlobalFifo {
 
 impl Policy for GlobalFifo {
     fn table(&self) -> OpsTable {
-        table("fifo", [Op::SelectCpu, Op::Enqueue, Op::Dispatch, Op::Init])
+        let ops = [
+            Op::SelectCpu,
+            Op::Enqueue,
+            Op::Dispatch,
+            Op::UpdateIdle,
+            Op::Init,
+        ];
+        OpsTable {
+            flags: flag::KEEP_BUILTIN_IDLE,
+            ..table("fifo", ops)
+        }
+    }
+
+    fn update_idle(&mut self, api: &mut Api<'_, '_>, cpu: u32, idle: bool) {
+        recheck(api, cpu, idle);
     }
 
     fn select_cpu(&mut self, api: &mut Api<'_, '_>, task: TaskId, prev: u32, flags: u64) -> i32 {
@@ -123,9 +145,17 @@ impl Policy for GlobalVtime {
             Op::Running,
             Op::Stopping,
             Op::Enable,
+            Op::UpdateIdle,
             Op::Init,
         ];
-        table("vtime", ops)
+        OpsTable {
+            flags: flag::KEEP_BUILTIN_IDLE,
+            ..table("vtime", ops)
+        }
+    }
+
+    fn update_idle(&mut self, api: &mut Api<'_, '_>, cpu: u32, idle: bool) {
+        recheck(api, cpu, idle);
     }
 
     fn select_cpu(&mut self, api: &mut Api<'_, '_>, task: TaskId, prev: u32, flags: u64) -> i32 {

@@ -133,10 +133,10 @@ impl Water {
         let flow = self.flow(low);
         let open = self.reaches_room(&flow);
         let mut settled = false;
-        for index in 0..self.classes.len() {
+        for (index, open) in open.into_iter().enumerate() {
             let class = &self.classes[index];
             let share = self.share(class, low);
-            if class.frozen.is_none() && (share >= 1.0 - EPSILON || !open[index]) {
+            if class.frozen.is_none() && (share >= 1.0 - EPSILON || !open) {
                 self.classes[index].frozen = Some(share);
                 settled = true;
             }

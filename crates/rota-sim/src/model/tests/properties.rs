@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What holds on any machine, for any workload, under any policy that is sound.
+
+use proptest::prelude::*;
+use rota_load::spec::Workload;
+
+use super::*;
+use crate::machine::Machine;
+use crate::report::{Claim, feasible_shares};
+use crate::workload::populate;
+
+const LENGTH_NS: u64 = 20 * MS;
+
+fn machines() -> impl Strategy<Value = String> {
+    let shapes = [
+        "1x1x1",
+        "1x4x1",
+        "2x2x2",
+        "1x3x2-1",
+        "numa:2x2x2x1",
+        "hybrid:2+2",
+    ];
+    proptest::sample::select(shapes.to_vec()).prop_map(str::to_owned)
+}
+
+fn kinds() -> impl Strategy<Value = String> {
+    let affinity = prop_oneof![
+        3 => Just(String::new()),
+        1 => Just("affinity = \"one-each\"\n".to_owned()),
+        1 => Just("affinity = \"llc:0\"\n".to_owned()),
+        1 => Just("affinity = \"0\"\n".to_owned()),
+    ];
+    let kind = prop_oneof![
+        (50u64..5000, 0u64..5000, 0u32..100).prop_map(|(run, sleep, jitter)| format!(
+            "kind = \"loop\"\nrun = \"{run}us\"\nsleep = \"{sleep}us\"\njitter = {jitter}\n"
+        )),
+        Just("kind = \"loop\"\nrun = \"2ms\"\n".to_owned()),
+        Just("kind = \"loop\"\nrun = \"200us\"\nyield = true\n".to_owned()),
+        Just("kind = \"pipe\"\n".to_owned()),
+        Just("kind = \"messaging\"\nsenders = 2\nreceivers = 2\n".to_owned()),
+        Just("kind = \"fork-storm\"\noutstanding = 2\nrun = \"300us\"\n".to_owned()),
+        Just("kind = \"frame\"\nperiod = \"5ms\"\nwork = \"1ms\"\n".to_owned()),
+        Just("kind = \"probe\"\nperiod = \"700us\"\n".to_owned()),
+    ];
+    (kind, affinity, -5i32..6, 1u32..5).prop_map(|(kind, affinity, nice, count)| {
+        format!("{kind}{affinity}nice = {nice}\ncount = {count}\n")
+    })
+}
+
+fn workload_text() -> impl Strategy<Value = String> {
+    proptest::collection::vec(kinds(), 1..4).prop_map(|groups| {
+        let mut text = "name = \"random\"\nduration = \"20ms\"\n".to_owned();
+        for (number, group) in groups.iter().enumerate() {
+            text += &format!("[[group]]\nname = \"g{number}\"\n{group}");
+        }
+        text
+    })
+}
+
+/// Everyone stays in the local queue of where it is.
+fn local() -> Script {
+    Script::with([Op::SelectCpu]).on_enqueue(|api, task, flags| {
+        api.insert(task, consts::dsq::LOCAL, 3 * MS, flags);
+    })
+}
+
+fn policies() -> Vec<Box<dyn Ops>> {
+    vec![
+        Box::new(Native::new(toys::GlobalFifo { slice_ns: 3 * MS })),
+        Box::new(Native::new(toys::GlobalVtime::new(3 * MS))),
+        Box::new(Native::new(Script::with([]))),
+        Box::new(Native::new(local())),
+    ]
+}
+
+fn run(machine: &str, text: &str, seed: u64, costs: Costs, ops: Box<dyn Ops>) -> Sim {
+    let mut workload = Workload::parse("random", text).unwrap();
+    workload.seed = seed;
+    let config = Config {
+        costs,
+        seed,
+        ..config(machine, KernelVersion::V7_3)
+    };
+    let mut sim = Sim::new(&config, ops);
+    populate(&mut sim, &workload).unwrap();
+    assert_eq!(sim.run_until(LENGTH_NS), None);
+    sim
+}
+
+/// Who runs where at every switch: allowed, online, and on one CPU at a time.
+fn check_places(sim: &Sim) -> Result<(), TestCaseError> {
+    let tasks = sim.tasks();
+    let online = sim.online();
+    let mut on: Vec<Option<u32>> = vec![None; tasks.len()];
+    let mut runs: Vec<Option<u32>> = vec![None; sim.machine().nr_cpu_ids() as usize];
+    for (at, cpu, task) in switches(sim) {
+        if let Some(old) = runs[cpu as usize].take() {
+            on[old as usize] = None;
+        }
+        if let Some(task) = task {
+            prop_assert!(online.contains(cpu));
+            prop_assert!(
+                tasks[task as usize].allowed.contains(cpu),
+                "{task} on {cpu} at {at}"
+            );
+            prop_assert_eq!(on[task as usize], None, "{} twice at {}", task, at);
+            on[task as usize] = Some(cpu);
+            runs[cpu as usize] = Some(task);
+        }
+    }
+    Ok(())
+}
+
+/// Who wants to run does, or waits in a queue.
+fn check_queues(sim: &Sim) -> Result<(), TestCaseError> {
+    sim.kernel.with(|core| {
+        for task in &core.tasks {
+            let waits = task.on_rq && !task.on_cpu;
+            prop_assert_eq!(waits, task.scx.on.is_some(), "{}", task.label());
+        }
+        Ok(())
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nobody_is_lost_or_misplaced(
+        machine in machines(), text in workload_text(), seed: u64, free: bool,
+    ) {
+        for ops in policies() {
+            let free_but_calls = Costs { syscall_ns: 5_000, ..Costs::free() };
+            let costs = if free { free_but_calls } else { Costs::default() };
+            let sim = run(&machine, &text, seed, costs, ops);
+            check_places(&sim)?;
+            let tasks = sim.tasks();
+            let used: u64 = tasks.iter().map(|task| task.stats.cpu_ns).sum();
+            prop_assert!(used <= LENGTH_NS * u64::from(sim.online().weight()));
+            // A callback that takes time has a task in no queue meanwhile.
+            if free {
+                check_queues(&sim)?;
+            }
+        }
+    }
+
+    #[test]
+    fn no_cpu_halts_beside_work(machine in machines(), text in workload_text(), seed: u64) {
+        let policies: Vec<Box<dyn Ops>> = vec![
+            Box::new(Native::new(toys::GlobalFifo { slice_ns: 3 * MS })),
+            Box::new(Native::new(toys::GlobalVtime::new(3 * MS))),
+        ];
+        for ops in policies {
+            let sim = run(&machine, &text, seed, Costs::default(), ops);
+            let totals = sim.totals();
+            // From the insertion to the kick is a callback's length.
+            prop_assert!(totals.longest_lost_ns < 20_000, "{totals:?}");
+        }
+    }
+
+    #[test]
+    fn the_seed_decides_everything(machine in machines(), text in workload_text(), seed: u64) {
+        let vtime = || Box::new(Native::new(toys::GlobalVtime::new(3 * MS)));
+        let one = run(&machine, &text, seed, Costs::default(), vtime());
+        let same = run(&machine, &text, seed, Costs::default(), vtime());
+        prop_assert_eq!(one.trace_hash(), same.trace_hash());
+    }
+
+    #[test]
+    fn a_fair_policy_is_fair(
+        cpus in 1u32..5,
+        nice in proptest::collection::vec(-4i8..5, 1..10),
+        seed: u64,
+    ) {
+        let machine: Machine = format!("1x{cpus}x1").parse().unwrap();
+        let config = Config { seed, keep_trace: false, ..Config::new(machine.clone()) };
+        let policy = Native::new(toys::GlobalVtime::new(4 * MS));
+        let mut sim = Sim::new(&config, Box::new(policy));
+        for &nice in &nice {
+            let hog = NewTask::new("hog", machine.possible(), Hog);
+            sim.add_task(NewTask { nice, ..hog });
+        }
+        let seconds = 4.0;
+        prop_assert_eq!(sim.run_until(4_000 * MS), None);
+        let claims: Vec<Claim> = sim
+            .tasks()
+            .iter()
+            .map(|task| Claim { weight: task.weight.into(), allowed: task.allowed })
+            .collect();
+        let ideals = feasible_shares(&claims, &machine.online());
+        for (task, ideal) in sim.tasks().iter().zip(ideals) {
+            let share = task.stats.cpu_ns as f64 / 1e9 / seconds;
+            prop_assert!((share - ideal).abs() < 0.03, "{share} for {ideal}: {task:?}");
+        }
+    }
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let text = "name = \"t\"\nduration = \"100ms\"\n[[group]]\nname = \"g\"\nkind = \"loop\"\n\
+        run = \"1ms\"\nsleep = \"1ms\"\njitter = 50\ncount = 8";
+    let hash = |seed| {
+        let vtime = Box::new(Native::new(toys::GlobalVtime::new(3 * MS)));
+        run("1x2x1", text, seed, Costs::default(), vtime).trace_hash()
+    };
+    assert_eq!(hash(1), hash(1));
+    assert_ne!(hash(1), hash(2));
+}

@@ -16,6 +16,7 @@ pub(super) struct Idle {
     pub(super) enabled: bool,
     /// `SCX_OPS_BUILTIN_IDLE_PER_NODE`.
     pub(super) per_node: bool,
+    online: CpuMask,
     has_smt: bool,
     /// The search has a step for the LLC, and one for the node.
     llc_step: bool,
@@ -51,6 +52,7 @@ impl Idle {
             smt: online,
             enabled: true,
             per_node,
+            online,
             has_smt: machine.has_smt(),
             llc_step: has_steps && llc != online,
             node_step: has_steps && nodes > 1 && node != llc && !per_node,
@@ -59,9 +61,19 @@ impl Idle {
         }
     }
 
+    /// A CPU comes or goes: siblings that are offline do not count.
+    pub(super) fn set_online(&mut self, machine: &Machine, cpu: u32, online: bool, idle: bool) {
+        if online {
+            self.online.insert(cpu);
+        } else {
+            self.online.remove(cpu);
+        }
+        self.update(machine, cpu, online && idle);
+    }
+
     /// `update_builtin_idle()`: a CPU goes idle or stops to.
     pub(super) fn update(&mut self, machine: &Machine, cpu: u32, idle: bool) {
-        let core = machine.siblings(cpu);
+        let core = &machine.siblings(cpu).and(&self.online);
         if idle {
             self.cpu.insert(cpu);
             if core.is_subset(&self.cpu) {
@@ -247,113 +259,116 @@ mod tests {
         idle.select(&machine, &search, &mut 0)
     }
 
+    const V6_12: KernelVersion = KernelVersion::V6_12;
+
+    /// What idles, and what is found.
+    const SEARCHES: &[(&str, Case, Result<u32, i32>)] = &[
+        ("nobody", Case { ..CASE }, Err(errno::BUSY)),
+        (
+            "prev's whole core",
+            Case {
+                idle: &[0, 1, 2, 3],
+                ..CASE
+            },
+            Ok(0),
+        ),
+        (
+            "a whole core beats prev",
+            Case {
+                idle: &[0, 2, 3],
+                ..CASE
+            },
+            Ok(2),
+        ),
+        (
+            "in prev's LLC first",
+            Case {
+                idle: &[2, 3, 4, 5],
+                prev: 6,
+                ..CASE
+            },
+            Ok(4),
+        ),
+        (
+            "or in any",
+            Case {
+                idle: &[2, 3],
+                prev: 6,
+                ..CASE
+            },
+            Ok(2),
+        ),
+        (
+            "prev before others",
+            Case {
+                idle: &[0, 2, 4],
+                prev: 4,
+                ..CASE
+            },
+            Ok(4),
+        ),
+        (
+            "its sibling next",
+            Case {
+                idle: &[1, 5, 6],
+                prev: 4,
+                ..CASE
+            },
+            Ok(5),
+        ),
+        (
+            "then its LLC",
+            Case {
+                idle: &[1, 6],
+                prev: 4,
+                ..CASE
+            },
+            Ok(6),
+        ),
+        (
+            "then anywhere",
+            Case {
+                idle: &[1],
+                prev: 4,
+                ..CASE
+            },
+            Ok(1),
+        ),
+        (
+            "6.12 has no step for the LLC",
+            Case {
+                idle: &[2, 3, 4, 5],
+                prev: 6,
+                kernel: V6_12,
+                ..CASE
+            },
+            Ok(2),
+        ),
+        (
+            "nor one for the sibling",
+            Case {
+                idle: &[1, 5, 6],
+                prev: 4,
+                kernel: V6_12,
+                ..CASE
+            },
+            Ok(1),
+        ),
+        (
+            "whole cores or nothing",
+            Case {
+                idle: &[0, 2],
+                flags: pick::CORE,
+                ..CASE
+            },
+            Err(errno::BUSY),
+        ),
+    ];
+
     #[test]
     fn the_search_goes_from_near_to_far_and_from_whole_cores_to_threads() {
-        let v6_12 = KernelVersion::V6_12;
-        let table = [
-            ("nobody", Case { ..CASE }, Err(errno::BUSY)),
-            (
-                "prev's whole core",
-                Case {
-                    idle: &[0, 1, 2, 3],
-                    ..CASE
-                },
-                Ok(0),
-            ),
-            (
-                "a whole core beats prev",
-                Case {
-                    idle: &[0, 2, 3],
-                    ..CASE
-                },
-                Ok(2),
-            ),
-            (
-                "in prev's LLC first",
-                Case {
-                    idle: &[2, 3, 4, 5],
-                    prev: 6,
-                    ..CASE
-                },
-                Ok(4),
-            ),
-            (
-                "or in any",
-                Case {
-                    idle: &[2, 3],
-                    prev: 6,
-                    ..CASE
-                },
-                Ok(2),
-            ),
-            (
-                "prev before others",
-                Case {
-                    idle: &[0, 2, 4],
-                    prev: 4,
-                    ..CASE
-                },
-                Ok(4),
-            ),
-            (
-                "its sibling next",
-                Case {
-                    idle: &[1, 5, 6],
-                    prev: 4,
-                    ..CASE
-                },
-                Ok(5),
-            ),
-            (
-                "then its LLC",
-                Case {
-                    idle: &[1, 6],
-                    prev: 4,
-                    ..CASE
-                },
-                Ok(6),
-            ),
-            (
-                "then anywhere",
-                Case {
-                    idle: &[1],
-                    prev: 4,
-                    ..CASE
-                },
-                Ok(1),
-            ),
-            (
-                "6.12 has no step for the LLC",
-                Case {
-                    idle: &[2, 3, 4, 5],
-                    prev: 6,
-                    kernel: v6_12,
-                    ..CASE
-                },
-                Ok(2),
-            ),
-            (
-                "nor one for the sibling",
-                Case {
-                    idle: &[1, 5, 6],
-                    prev: 4,
-                    kernel: v6_12,
-                    ..CASE
-                },
-                Ok(1),
-            ),
-            (
-                "whole cores or nothing",
-                Case {
-                    idle: &[0, 2],
-                    flags: pick::CORE,
-                    ..CASE
-                },
-                Err(errno::BUSY),
-            ),
-        ];
-        for (what, case, expected) in table {
-            assert_eq!(found(&case), expected, "{what}");
+        for (what, case, expected) in SEARCHES {
+            assert_eq!(found(case), *expected, "{what}");
         }
     }
 
@@ -414,6 +429,20 @@ mod tests {
         assert_eq!(idle.smt.iter().collect::<Vec<_>>(), [2, 3]);
         idle.update(&machine, 1, true);
         assert_eq!(idle.smt.weight(), 4);
+    }
+
+    #[test]
+    fn an_offline_sibling_does_not_keep_a_core_busy() {
+        let machine: Machine = "1x2x2-1".parse().unwrap();
+        let mut idle = Idle::new(&machine, &Constants::of(KernelVersion::V7_3), false);
+        idle.update(&machine, 2, false);
+        assert!(!idle.smt.contains(2));
+        idle.update(&machine, 2, true);
+        assert!(idle.smt.contains(2));
+        idle.set_online(&machine, 3, true, false);
+        idle.update(&machine, 2, false);
+        idle.update(&machine, 2, true);
+        assert!(!idle.smt.contains(2));
     }
 
     #[test]

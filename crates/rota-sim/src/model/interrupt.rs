@@ -295,10 +295,7 @@ impl Core {
             self.online.remove(cpu);
             self.stats.beside.halts(cpu, false, now_ns);
         }
-        self.idle.update(
-            &self.machine,
-            cpu,
-            online && self.rqs[cpu as usize].curr.is_none(),
-        );
+        let idles = self.rqs[cpu as usize].curr.is_none();
+        self.idle.set_online(&self.machine, cpu, online, idles);
     }
 }

@@ -9,7 +9,7 @@ use super::kernel::Kernel;
 use super::lock::Lock;
 use super::ops::{Callback, Fields, Op, TaskField};
 use super::stats::TaskStats;
-use super::task::{Class, OpsState, ScxTask, Task, Wants};
+use super::task::{Class, ScxTask, Task, Wants};
 use crate::kernel_api::{self, CpuMask, TaskId};
 use crate::trace;
 
@@ -317,6 +317,15 @@ impl Core {
         }
     }
 
+    /// Where a task is before it first runs: tasks are spread over their CPUs.
+    fn first_cpu(&self, allowed: &CpuMask, number: usize) -> u32 {
+        let usable: Vec<u32> = allowed.and(&self.online).iter().collect();
+        match usable.len() {
+            0 => self.online.next(0).unwrap_or(0),
+            count => usable[number % count],
+        }
+    }
+
     /// A task comes to be, asleep.
     pub(super) fn add_task(
         &mut self,
@@ -326,12 +335,7 @@ impl Core {
     ) -> TaskId {
         let number = self.tasks.len();
         let pid = FIRST_PID + number as i32;
-        let cpu = new.allowed.and(&self.online);
-        let spread: Vec<u32> = cpu.iter().collect();
-        let cpu = match spread.len() {
-            0 => self.online.next(0).unwrap_or(0),
-            count => spread[number % count],
-        };
+        let cpu = self.first_cpu(&new.allowed, number);
         let weight = Task::weight_of(new.policy, new.nice);
         let comm: String = new.comm.chars().take(15).collect();
         let id = fields.add_task(&kernel_api::NewTask {
@@ -370,21 +374,7 @@ impl Core {
             sum_exec_ns: 0,
             exec_start_ns: 0,
             turn_left_ns: 0,
-            scx: ScxTask {
-                init: false,
-                enabled: false,
-                queued: false,
-                ops_state: OpsState::None,
-                qseq: 0,
-                on: None,
-                custody: false,
-                ddsp: None,
-                sticky_cpu: None,
-                runnable_at_ns: 0,
-                reset_runnable_at: true,
-                on_runnable_list: false,
-                weight,
-            },
+            scx: ScxTask::new(weight),
             behaviour: Some(new.behaviour),
             work_left_ns: 0,
             retry: None,

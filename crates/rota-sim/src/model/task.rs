@@ -90,6 +90,27 @@ pub(super) struct ScxTask {
     pub(super) weight: u32,
 }
 
+impl ScxTask {
+    /// Of a task that sched_ext has not seen yet.
+    pub(super) fn new(weight: u32) -> Self {
+        Self {
+            init: false,
+            enabled: false,
+            queued: false,
+            ops_state: OpsState::None,
+            qseq: 0,
+            on: None,
+            custody: false,
+            ddsp: None,
+            sticky_cpu: None,
+            runnable_at_ns: 0,
+            reset_runnable_at: true,
+            on_runnable_list: false,
+            weight,
+        }
+    }
+}
+
 /// A task.
 pub(super) struct Task {
     pub(super) pid: i32,

@@ -62,19 +62,35 @@ fn generate(name: &str, source_dir: &Path, out_dir: &Path, arch: &str) -> Result
     let source = source_dir.join(format!("{name}.bpf.c"));
     let object = out_dir.join(format!("{name}.bpf.o"));
     let skeleton = out_dir.join(format!("{name}.skel.rs"));
-    let clang = tools::clang()?;
-    SkeletonBuilder::new()
-        .source(&source)
-        .obj(&object)
-        .clang(&clang)
-        .clang_args(clang_args(arch))
+    builder(&source, &object, arch)?
         .build_and_generate(&skeleton)
         .with_context(|| format!("cannot build {}", source.display()))?;
 
-    let counters = counters::read(&clang, &source_dir.join("intf.h"))?;
+    let counters = counters::read(&tools::clang()?, &source_dir.join("intf.h"))?;
     let glue = glue::policy_rs(name, &object, &skeleton, &counters);
     let path = out_dir.join("policy.rs");
     fs::write(&path, glue).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Compile the BPF program `source` to `object`, as [`policy`] does for this machine's architecture,
+/// and nothing else: for what runs objects without a kernel.
+///
+/// # Errors
+/// There is no clang, or the program does not compile.
+pub fn compile(source: &Path, object: &Path) -> Result<()> {
+    builder(source, object, env::consts::ARCH)?
+        .build()
+        .with_context(|| format!("cannot build {}", source.display()))
+}
+
+fn builder(source: &Path, object: &Path, arch: &str) -> Result<SkeletonBuilder> {
+    let mut builder = SkeletonBuilder::new();
+    builder
+        .source(source)
+        .obj(object)
+        .clang(tools::clang()?)
+        .clang_args(clang_args(arch));
+    Ok(builder)
 }
 
 /// The compiler's arguments for the architecture that Rust calls `arch`. As in

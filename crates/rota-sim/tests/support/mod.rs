@@ -3,11 +3,8 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex};
 use std::{env, fs};
-
-use libbpf_cargo::SkeletonBuilder;
 
 /// The workspace.
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -45,40 +42,10 @@ fn once(source: &Path, make: impl FnOnce() -> Vec<u8>) -> &'static [u8] {
         .or_insert_with(|| make().leak())
 }
 
-/// Compile as `rota_build::policy()` does.
+/// Compile as a policy's own build does.
 fn compile(source: &Path) -> Vec<u8> {
     let dir = tempfile::tempdir().expect("there is room for a folder");
     let object = dir.path().join("object.bpf.o");
-    SkeletonBuilder::new()
-        .source(source)
-        .obj(&object)
-        .clang(clang())
-        .clang_args([
-            "-O2".to_owned(),
-            "-mcpu=v3".to_owned(),
-            "-Wall".to_owned(),
-            "-Werror".to_owned(),
-            "-D__TARGET_ARCH_x86".to_owned(),
-            format!("-I{ROOT}/bpf-common/include"),
-        ])
-        .build()
-        .unwrap_or_else(|error| panic!("{}: {error:#}", source.display()));
+    rota_build::compile(source, &object).unwrap_or_else(|error| panic!("{error:#}"));
     fs::read(object).expect("it was just made")
-}
-
-/// The clang of `BPF_CLANG`, else the newest on `PATH`.
-fn clang() -> PathBuf {
-    if let Some(path) = env::var_os("BPF_CLANG") {
-        return path.into();
-    }
-    let works = |name: &String| {
-        let mut command = Command::new(name);
-        let status = command.arg("--version").stdout(Stdio::null()).status();
-        status.is_ok_and(|status| status.success())
-    };
-    let names = (16..=30).rev().map(|version| format!("clang-{version}"));
-    let found = names.chain(["clang".to_owned()]).find(works);
-    found
-        .expect("clang 16 or newer is on PATH, or BPF_CLANG names one")
-        .into()
 }

@@ -473,8 +473,9 @@ impl Context<'_> {
                 self.fail("PREEMPT/WAIT cannot be used with SCX_KICK_IDLE".into());
             }
             let rq = self.core.rq(target);
-            // can_skip_idle_kick(): it is busy and not about to look for something.
-            if rq.curr.is_some() && !rq.in_balance {
+            // can_skip_idle_kick(): it is busy and not about to look for something. Under
+            // its lock, if that is to be had: who holds it may be on the way to idle.
+            if rq.lock.is_free() && rq.curr.is_some() && !rq.in_balance {
                 return;
             }
             self.core.rq(self.cpu).kicks.if_idle.insert(target);

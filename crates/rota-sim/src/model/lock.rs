@@ -22,6 +22,11 @@ impl Lock {
         false
     }
 
+    /// Nobody has it: a try would succeed.
+    pub(super) fn is_free(&self) -> bool {
+        self.owner.is_none()
+    }
+
     /// The owner is done; who has it now and is to go on.
     pub(super) fn release(&mut self) -> Option<u32> {
         self.owner = self.waiters.pop_front();
@@ -42,7 +47,9 @@ mod tests {
         assert!(!lock.acquire(2));
         assert_eq!(lock.release(), Some(1));
         assert_eq!(lock.release(), Some(2));
+        assert!(!lock.is_free());
         assert_eq!(lock.release(), None);
+        assert!(lock.is_free());
         assert!(lock.acquire(0));
     }
 }

@@ -4,11 +4,15 @@
  * share. The policy brings one or more queues, each with a clock, and says
  * which of them a CPU serves; a CPU's own queue for pinned tasks comes with it.
  *
- * A task's virtual time advances by its run time x 100 / weight, and the task
- * whose virtual time is smallest runs next. A queue's clock is the largest
- * virtual time with which a task of it began to run: the queue is served in
- * order, so that is where it stands. Each CPU has a clock for its pinned
- * tasks, which rejoins the queue's whenever the CPU idles.
+ * A task's virtual time advances by its run time x 100 / weight. What is kept
+ * of it, in dsq_vtime, is its virtual deadline: where its virtual time is once
+ * it has had a slice. The smallest runs next, so a heavy task that comes goes
+ * before light ones, who have a slice to wait for that is virtually long, and
+ * waits for the turns in progress, not for one of each of them.
+ *
+ * A queue's clock is the largest virtual time at which a task of it began to
+ * run. Each CPU has a clock for its pinned tasks, which rejoins the queue's
+ * whenever none of them waits.
  *
  * Run time is charged as the kernel accounts it, and nothing else is: never
  * what is left of a slice.
@@ -18,7 +22,7 @@
 
 #include <rota/fault.bpf.h>
 #include <rota/pinned.bpf.h>
-#include <rota/vtime.h>
+#include <rota/vclock.bpf.h>
 
 /*
  * How far a task may be from its clock, in its own run time: more than fair
@@ -30,8 +34,8 @@
 #define FAIR_STREAK_MAX	8
 
 struct fair_cpu {
+	struct vclock clock;	/* of the pinned tasks */
 	u64 exec_start;		/* CPU time of the running task up to its last charge */
-	u64 clock;		/* of the pinned tasks */
 	u64 busy_ns;		/* all run time that was charged */
 	u64 contended_ns;	/* the part for which the task competed with others */
 	u32 streak;		/* how often one queue was chosen over the other in a row */
@@ -46,19 +50,35 @@ static __always_inline struct fair_cpu *fair_cpu(u32 cpu)
 	return &fair_cpus[cpu & (MAX_CPUS - 1)];
 }
 
+/* The virtual length of a slice of @p: its deadline is so far from its virtual time. */
+static __always_inline u64 fair_slice(const struct task_struct *p)
+{
+	return vtime_scale(slice_ns, p->scx.weight);
+}
+
+/* @deadline of @p with its virtual time brought within these bounds, in its run time, of @now. */
+static __always_inline u64 fair_clamp(const struct task_struct *p, u64 deadline, u64 now,
+				      u64 behind_ns, u64 ahead_ns)
+{
+	u32 weight = p->scx.weight;
+
+	return vtime_clamp(deadline, now + fair_slice(p), vtime_scale(behind_ns, weight),
+			   vtime_scale(ahead_ns, weight));
+}
+
 /*
  * @p competes with those that wait in a queue whose clock is @clock. One that is
  * far behind it gets all it wants at once, whoever waits: its weight is worth
  * more than a CPU.
  */
-static __always_inline bool fair_competes(const struct task_struct *p, u64 clock)
+static __always_inline bool fair_competes(const struct task_struct *p, const struct vclock *clock)
 {
-	u64 lag = vtime_scale(FAIR_LAG_MAX_NS, p->scx.weight);
+	u64 lag = vtime_scale(FAIR_LAG_MAX_NS - slice_ns, p->scx.weight);
 
-	return !vtime_before(p->scx.dsq_vtime + lag, clock);
+	return !vtime_before(p->scx.dsq_vtime + lag, clock->now);
 }
 
-/* Charge @p for the CPU time since its last charge on @fc's CPU: its new virtual time. */
+/* Charge @p for the CPU time since its last charge on @fc's CPU: its new deadline. */
 static __always_inline u64 fair_charge(struct task_struct *p, struct fair_cpu *fc, bool contended)
 {
 	u64 exec = p->se.sum_exec_runtime;
@@ -71,53 +91,74 @@ static __always_inline u64 fair_charge(struct task_struct *p, struct fair_cpu *f
 	return p->scx.dsq_vtime + vtime_scale(run_ns, fault_weight(p));
 }
 
-/* @p begins a slice at @vtime: its clock stands there now. */
+/* Of the queue's @clock and that of @fc's CPU the one by which @p is served. */
+static __always_inline struct vclock *fair_clock(const struct task_struct *p, struct fair_cpu *fc,
+						 struct vclock *clock)
+{
+	return task_is_pinned(p) ? &fc->clock : clock;
+}
+
+/* @p, due at @deadline, begins a slice: its clock stands where its virtual time is. */
 static __always_inline void fair_advance(const struct task_struct *p, struct fair_cpu *fc,
-					 u64 *clock, u64 vtime)
+					 struct vclock *clock, u64 deadline)
 {
 	/* A task that a fault has put far behind says nothing about the queue. */
-	if (fault_delay(p))
-		return;
-	/* No lock: of two CPUs that advance it at once the smaller may win, until the next. */
-	if (task_is_pinned(p))
-		fc->clock = vtime;
-	else if (vtime_before(*clock, vtime))
-		*clock = vtime;
+	if (!fault_delay(p))
+		vclock_advance(fair_clock(p, fc, clock), deadline - fair_slice(p));
+}
+
+/* Nobody waits for @fc's CPU alone: its pinned tasks stand where the queue stands, at @clock. */
+static __always_inline void fair_rejoin(struct fair_cpu *fc, const struct vclock *clock)
+{
+	fc->clock = (struct vclock){ .now = clock->now, .next = clock->now };
+}
+
+/* A task is about to wait until @clock is at @deadline: two turns of weight 100 are near. */
+static __always_inline void fair_watch(struct vclock *clock, u64 deadline)
+{
+	if (vtime_before(clock->now + 2 * slice_ns, deadline))
+		vclock_watch(clock, deadline);
 }
 
 /*
- * The virtual time to queue @p with: near @clock, or its CPU's if it is pinned.
- * After a sleep it is at most one slice behind. Who drifted away (a weight
- * worth more than a CPU, a CPU to itself) is brought back to within
- * FAIR_LAG_MAX_NS, so that the past never starves the present.
+ * The deadline with which to queue @p: near @clock, or its CPU's if it is pinned.
+ * After a sleep it is at most half a slice behind: enough to go before those
+ * that have just begun to wait, not before a heavier one that comes as well. Who
+ * drifted away (a weight worth more than a CPU, a CPU to itself) is brought back
+ * to within FAIR_LAG_MAX_NS, so that the past never starves the present.
  */
-static __always_inline u64 fair_place(const struct task_struct *p, u64 clock, u64 enq_flags)
+static __always_inline u64 fair_place(const struct task_struct *p, struct vclock *clock,
+				      u64 enq_flags)
 {
-	u64 behind_ns = FAIR_LAG_MAX_NS;
-	u32 weight = p->scx.weight;
-	bool pinned = task_is_pinned(p);
+	u64 behind_ns = enq_flags & SCX_ENQ_WAKEUP ? slice_ns / 2 : FAIR_LAG_MAX_NS;
+	struct vclock *own = clock;
+	u64 deadline;
 
-	if (pinned)
-		clock = fair_cpu(task_cpu(p))->clock;
-	if (enq_flags & SCX_ENQ_WAKEUP)
-		behind_ns = slice_ns;
-	else if (pinned)
-		/* On a crowded CPU all fall behind, rightly. */
-		behind_ns = VTIME_FAR;
-	return vtime_clamp(p->scx.dsq_vtime, clock, vtime_scale(behind_ns, weight),
-			   vtime_scale(FAIR_LAG_MAX_NS, weight)) + fault_delay(p);
+	if (task_is_pinned(p)) {
+		struct fair_cpu *fc = fair_cpu(task_cpu(p));
+
+		if (!pinned_noted(task_cpu(p)))
+			fair_rejoin(fc, clock);
+		own = &fc->clock;
+	}
+	deadline = fair_clamp(p, p->scx.dsq_vtime, vclock_now(own), behind_ns, FAIR_LAG_MAX_NS);
+	/* It waits for those in both queues. */
+	fair_watch(clock, deadline);
+	if (own != clock)
+		fair_watch(own, deadline);
+	return deadline + fault_delay(p);
 }
 
-/* For enqueue(): queue @p, which is pinned, for its CPU. */
-static __always_inline void fair_queue_pinned(struct task_struct *p, u64 vtime, u64 enq_flags)
+/* For enqueue(): queue @p, which is pinned and due at @deadline, for its CPU. */
+static __always_inline void fair_queue_pinned(struct task_struct *p, u64 deadline, u64 enq_flags)
 {
-	dsq_insert_vtime(p, DSQ_CPU | task_cpu(p), slice_ns, vtime, enq_flags);
+	dsq_insert_vtime(p, DSQ_CPU | task_cpu(p), slice_ns, deadline, enq_flags);
 	pinned_queued(p);
 }
 
 /* The task that waits for a CPU and is next. */
 struct fair_head {
-	u64 vtime;
+	u64 deadline;
 	bool waiting;		/* there is one */
 	bool pinned;		/* it is in the CPU's own queue */
 };
@@ -127,13 +168,13 @@ static __always_inline struct fair_head fair_head(struct fair_cpu *fc, s32 cpu, 
 						  bool pinned)
 {
 	struct fair_head head = {};
-	u64 vtime;
+	u64 deadline;
 
-	head.waiting = dsq_head_vtime(dsq, cpu, &head.vtime);
-	if (!pinned || !dsq_head_vtime(DSQ_CPU | cpu, cpu, &vtime))
+	head.waiting = dsq_head_vtime(dsq, cpu, &head.deadline);
+	if (!pinned || !dsq_head_vtime(DSQ_CPU | cpu, cpu, &deadline))
 		return head;
 	if (head.waiting) {
-		head.pinned = !vtime_before(head.vtime, vtime);
+		head.pinned = !vtime_before(head.deadline, deadline);
 		if (head.pinned != fc->pinned_served) {
 			fc->streak = 0;
 		} else if (++fc->streak >= FAIR_STREAK_MAX) {
@@ -143,25 +184,30 @@ static __always_inline struct fair_head fair_head(struct fair_cpu *fc, s32 cpu, 
 		fc->pinned_served = head.pinned;
 	}
 	if (!head.waiting || head.pinned)
-		head = (struct fair_head){ .vtime = vtime, .waiting = true, .pinned = true };
+		head = (struct fair_head){ .deadline = deadline, .waiting = true, .pinned = true };
 	return head;
 }
 
 /* Is it the turn of @prev again, whose slice is used up, before @head? */
-static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu *fc, u64 *clock,
-				      const struct fair_head *head)
+static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu *fc,
+				      struct vclock *clock, const struct fair_head *head)
 {
-	bool contended = head->waiting && fair_competes(prev, *clock);
-	u64 vtime = fair_charge(prev, fc, contended);
+	bool contended = head->waiting && fair_competes(prev, clock);
+	u64 deadline = fair_charge(prev, fc, contended);
 
-	/* What it takes while nobody waits is free, but for one slice. */
-	if (!head->waiting && !task_is_pinned(prev))
-		vtime = vtime_clamp(vtime, *clock, vtime_scale(FAIR_LAG_MAX_NS, prev->scx.weight),
-				    vtime_scale(slice_ns, prev->scx.weight));
-	task_set_vtime(prev, vtime);
-	if (head->waiting && vtime_before(head->vtime, vtime))
+	if (head->waiting) {
+		u64 now = vclock_now(fair_clock(prev, fc, clock));
+
+		deadline = fair_clamp(prev, deadline, now, FAIR_LAG_MAX_NS, VTIME_FAR);
+	} else {
+		/* What it takes while nobody waits is free, but for one slice. */
+		fair_rejoin(fc, clock);
+		deadline = fair_clamp(prev, deadline, clock->now, FAIR_LAG_MAX_NS, slice_ns);
+	}
+	task_set_vtime(prev, deadline);
+	if (head->waiting && vtime_before(head->deadline, deadline))
 		return false;
-	fair_advance(prev, fc, clock, vtime);
+	fair_advance(prev, fc, clock, deadline);
 	return true;
 }
 
@@ -177,7 +223,8 @@ enum fair_choice {
  * queue. *@waiting is true if a task is known to wait still.
  */
 static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struct *prev, u64 dsq,
-						      u64 *clock, u64 slice_ns, bool *waiting)
+						      struct vclock *clock, u64 slice_ns,
+						      bool *waiting)
 {
 	struct fair_cpu *fc = fair_cpu(cpu);
 	bool pinned = pinned_waiting(cpu);
@@ -202,7 +249,7 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 }
 
 /* For running(): @p, of a queue whose clock is @clock, begins or goes on. */
-static __always_inline void fair_running(struct task_struct *p, u64 *clock)
+static __always_inline void fair_running(struct task_struct *p, struct vclock *clock)
 {
 	struct fair_cpu *fc = fair_cpu(task_cpu(p));
 
@@ -221,10 +268,17 @@ static __always_inline void fair_stopping(struct task_struct *p, bool runnable, 
 	task_requeue_if_preempted(p, runnable);
 }
 
-/* For update_idle() on @cpu: its pinned tasks stand where the queue stands, at @clock. */
-static __always_inline void fair_update_idle(s32 cpu, u64 clock)
+/* For update_idle() on @cpu, which serves a queue whose clock is @clock. */
+static __always_inline void fair_update_idle(s32 cpu, bool idle, const struct vclock *clock)
 {
-	fair_cpu(cpu)->clock = clock;
+	if (idle)
+		fair_rejoin(fair_cpu(cpu), clock);
+}
+
+/* For enable(): @p, which is new, is even with the queue at @clock. */
+static __always_inline void fair_enable(struct task_struct *p, const struct vclock *clock)
+{
+	task_set_vtime(p, clock->now + fair_slice(p));
 }
 
 #endif /* __ROTA_FAIR_BPF_H */

@@ -43,10 +43,16 @@ static __always_inline bool pinned_run_kthread(struct task_struct *p, u64 enq_fl
 	return true;
 }
 
+/* For enqueue() of a task of @cpu: was there one in its own queue when it looked last? */
+static __always_inline bool pinned_noted(u32 cpu)
+{
+	return cpu < MAX_CPUS && pinned_notes[cpu].waiting;
+}
+
 /* For dispatch() on @cpu: may its own queue hold a task? */
 static __always_inline bool pinned_waiting(s32 cpu)
 {
-	if ((u32)cpu >= MAX_CPUS || !pinned_notes[cpu].waiting)
+	if (!pinned_noted(cpu))
 		return false;
 	if (dsq_is_empty(DSQ_CPU | cpu)) {
 		pinned_notes[cpu].waiting = false;

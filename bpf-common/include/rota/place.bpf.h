@@ -75,7 +75,7 @@ static __always_inline void place_carry(struct task_struct *p, s32 prev_cpu, s32
 	u32 from = cpu_shard(prev_cpu), to = cpu_shard(cpu);
 
 	if (from != to)
-		task_set_vtime(p, shard_carry(p, from, to));
+		task_set_vtime(p, shard_carry(p->scx.dsq_vtime, from, to));
 }
 
 #endif /* __ROTA_PLACE_BPF_H */

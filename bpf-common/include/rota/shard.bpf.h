@@ -14,7 +14,7 @@
 #include <rota/dsq.bpf.h>
 #include <rota/shard.h>
 #include <rota/task.bpf.h>
-#include <rota/vtime.h>
+#include <rota/vclock.bpf.h>
 
 /* How many shards with waiting tasks a CPU tries before it idles; see shard_steal(). */
 #define SHARD_TRIES	4
@@ -26,7 +26,7 @@ const volatile struct shard shards[MAX_SHARDS];
 const volatile struct shard_range llc_shards[MAX_LLCS];
 
 struct shard_state {
-	u64 clock;
+	struct vclock clock;
 	u64 slice_ns;		/* of its tasks: shorter, the more of them wait */
 	u64 lightest;		/* weight that used up a slice since user space looked; 0: none */
 	u64 waiting_since;	/* when a tick first saw that tasks wait, 0: not yet */
@@ -139,10 +139,10 @@ static __always_inline void shard_unmark(u32 shard)
 			     ~(1ULL << (shard & 63)));
 }
 
-/* The virtual time of @p, of shard @from, by the clock of shard @to. */
-static __always_inline u64 shard_carry(const struct task_struct *p, u32 from, u32 to)
+/* @vtime, of a task of shard @from, by the clock of shard @to. */
+static __always_inline u64 shard_carry(u64 vtime, u32 from, u32 to)
 {
-	return vtime_carry(p->scx.dsq_vtime, shard_state(from)->clock, shard_state(to)->clock);
+	return vtime_carry(vtime, shard_state(from)->clock.now, shard_state(to)->clock.now);
 }
 
 /*
@@ -204,7 +204,7 @@ static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
 	bpf_for_each(scx_dsq, p, DSQ_SHARD | victim, 0) {
 		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
 			moved = compat_dsq_move_vtime(BPF_FOR_EACH_ITER, p, DSQ_SHARD | own,
-						      shard_carry(p, victim, own));
+						      shard_carry(p->scx.dsq_vtime, victim, own));
 			if (moved)
 				break;
 		}

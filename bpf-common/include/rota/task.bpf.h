@@ -39,11 +39,26 @@ static __always_inline bool task_is_pinned(const struct task_struct *p)
 	return p->nr_cpus_allowed == 1 || task_migration_disabled(p);
 }
 
-/* @cpu, or if a change of affinity has excluded it any that @p may use. */
+/* @p may run on @cpu, which has not gone offline while it slept. */
+static __always_inline bool task_may_use(const struct task_struct *p, s32 cpu)
+{
+	return bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && cpu_is_online(cpu);
+}
+
+/* Any online CPU that @p may use, each in turn. */
+static __always_inline s32 task_any_cpu(const struct task_struct *p)
+{
+	const struct cpumask *online = scx_bpf_get_online_cpumask();
+	u32 cpu = bpf_cpumask_any_and_distribute(p->cpus_ptr, online);
+
+	scx_bpf_put_cpumask(online);
+	return cpu;
+}
+
+/* For select_cpu(): @cpu, or if @p may not use it any that it may. */
 static __always_inline s32 task_allowed_cpu(const struct task_struct *p, s32 cpu)
 {
-	return bpf_cpumask_test_cpu(cpu, p->cpus_ptr) ?
-		cpu : (s32)bpf_cpumask_any_distribute(p->cpus_ptr);
+	return task_may_use(p, cpu) ? cpu : task_any_cpu(p);
 }
 
 /*

@@ -26,7 +26,8 @@ static __always_inline u32 cpu_llc(s32 cpu)
 /* Tasks can run on @cpu: an offline one has no capacity. */
 static __always_inline bool cpu_is_online(s32 cpu)
 {
-	return (u32)cpu < MAX_CPUS && topology_cpus[cpu].capacity;
+	/* Not by a comparison: the compiler would leave out later ones, which the verifier needs. */
+	return topology_cpus[(u32)cpu & (MAX_CPUS - 1)].capacity;
 }
 
 /* Node of @llc; 0 for a number that no LLC has. */

@@ -243,6 +243,7 @@ macro_rules! policy_glue {
                     .as_deref_mut()
                     .expect("fault.bpf.h is in it");
                 rodata.exit_dump_len = dump_len;
+                rodata.timeout_ms = setup.timeout_ms;
                 rodata.fault_kind = setup.fault.kind();
                 $crate::skeleton::copy_c_string(&mut rodata.fault_name, setup.fault.name());
                 let topology = setup.topology;

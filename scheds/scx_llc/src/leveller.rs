@@ -33,6 +33,17 @@ struct Reading {
     busy_ns: u64,
     contended_ns: u64,
     clock: u64,
+    /// How far the clock went for another reason than run time, in 2^20 ns.
+    leapt: u32,
+}
+
+impl Reading {
+    /// How far run time has taken the clock since `old`.
+    fn advance_since(&self, old: &Reading) -> u64 {
+        let leapt = u64::from(self.leapt.wrapping_sub(old.leapt)) << 20;
+        let passed = self.clock.wrapping_sub(old.clock);
+        passed.saturating_sub(leapt)
+    }
 }
 
 /// What is told of one queue.
@@ -92,8 +103,10 @@ impl Leveller {
 
     fn read(&self, bss: &types::bss) -> Vec<Reading> {
         let read = |(index, shard): (usize, &Shard)| {
+            let clock = &bss.shard_states[index].clock;
             let mut reading = Reading {
-                clock: bss.shard_states[index].clock,
+                clock: clock.now,
+                leapt: clock.leapt,
                 ..Reading::default()
             };
             for &cpu in &shard.cpus {
@@ -164,7 +177,7 @@ impl Leveller {
             account.sample = Sample {
                 busy: per_second(new.busy_ns.saturating_sub(old.busy_ns)),
                 contended: per_second(new.contended_ns.saturating_sub(old.contended_ns)),
-                advance: per_second(new.clock.wrapping_sub(old.clock)),
+                advance: per_second(new.advance_since(old)),
             };
             samples.push(account.sample);
         }

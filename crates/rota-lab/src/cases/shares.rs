@@ -28,10 +28,16 @@ pub const CASES: &[Case] = &[
         .only(BY_WEIGHT)
         .counted()
         .one_machine(),
+    Case::new("light_beside_heavy", light_beside_heavy)
+        .only(WEIGHTED)
+        .counted(),
 ];
 
 /// Those with one queue by virtual time for the whole machine.
 pub const BY_WEIGHT: &[&str] = &["scx_vtime", "scx_freq"];
+
+/// Those with weights at all.
+const WEIGHTED: &[&str] = &["scx_vtime", "scx_freq", "scx_llc"];
 
 const SLICE_MS: f64 = 5.0;
 const SLICE: [&str; 2] = ["--slice-us", "5000"];
@@ -138,13 +144,17 @@ fn over_time(guest: &mut Guest) -> CaseResult {
     })
 }
 
-/// Goal: neither do many light tasks starve a heavy one, nor it them.
-/// Method: one hog of the largest nice weight, which is worth more than a CPU, beside 50 of the
-/// smallest on each CPU: it gets a CPU, and they share the others equally. That is so once it has
-/// had its first turn, before which each of them may have one.
+/// Goal: many light tasks do not keep a heavy one waiting, nor it them.
+/// Method: one hog of the largest nice weight, which is worth more than a CPU, and one such task that
+/// runs 2 of 20 ms, beside 50 of the smallest on each CPU. The hog gets a CPU; the sleeper waits for
+/// turns that have begun, not for one of each light task; and those share the rest equally.
 fn beside_a_crowd(guest: &mut Guest) -> CaseResult {
     let crowd = hogs(&[
         ("heavy", "nice = -20"),
+        (
+            "sleeper",
+            "nice = -20\nrun = \"2ms\"\nsleep = \"18ms\"\njitter = 20",
+        ),
         ("crowd", "count = \"50/cpu\"\nnice = 19"),
     ]);
     let crowd = crowd.replace("warmup = \"300ms\"", "warmup = \"1s\"");
@@ -156,12 +166,46 @@ fn beside_a_crowd(guest: &mut Guest) -> CaseResult {
             .iter()
             .map(|share| ("crowd", 1.0, *share))
             .collect();
-        let figures = check_lags(&light, report.cpus as usize, report.seconds)?;
+        let cpus = report.cpus as usize;
+        let lags = check_lags(&light, cpus, report.seconds)?;
         let (least, _) = range(&crowd.per_task_share);
         let heavy = group(&report, "heavy")?.share;
-        let figures = format!("heavy {heavy:.3}, {figures}");
+        let sleeper = group(&report, "sleeper")?.wakeup_us;
+        let waited = sleeper.map_or(f64::INFINITY, |latency| latency.max / 1e3);
+        let figures = format!("heavy {heavy:.3}, sleeper waited {waited:.1} ms, {lags}");
         check!(heavy > 1.0 - OVERHEAD, "{figures}");
+        check!(waited < bounds::gap_ms(SLICE_MS, cpus, 2), "{figures}");
         check!(least > 0.0, "a light task never ran: {figures}");
+        Ok(figures)
+    })
+}
+
+/// Goal: however little a task's weight is worth, it gets a turn before the kernel's watchdog takes it
+/// for lost.
+/// Method: two hogs of the largest nice weight on each CPU, and of the smallest one that may not
+/// leave it and one that may: by weight alone a turn of those is worth half a minute and more, while
+/// the watchdog is set to 4 s. In twice that everyone has a turn.
+fn light_beside_heavy(guest: &mut Guest) -> CaseResult {
+    let workload = hogs(&[
+        ("heavy", "count = \"2/cpu\"\nnice = -20"),
+        ("light", "count = \"1/cpu\"\nnice = 19"),
+        (
+            "pinned",
+            "count = \"1/cpu\"\nnice = 19\naffinity = \"one-each\"",
+        ),
+    ]);
+    let options = [SLICE[0], SLICE[1], "--timeout-ms", "4000"];
+    scheduled(guest, &options, |_| {
+        let report = load(guest, &workload, Duration::from_secs(8))?;
+        let mut figures = Vec::new();
+        let mut least = f64::INFINITY;
+        for group in &report.groups {
+            let (min, max) = range(&group.per_task_share);
+            figures.push(format!("{} {min:.4} to {max:.4}", group.name));
+            least = least.min(min);
+        }
+        let figures = figures.join(", ");
+        check!(least > 0.0, "a task never ran: {figures}");
         Ok(figures)
     })
 }

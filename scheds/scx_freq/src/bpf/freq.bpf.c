@@ -14,9 +14,9 @@
  *	   |
  *	   +--- per-CPU kernel thread ---------------------> head of its local queue
  *	   |
- *	   +--- pinned -> queue of the CPU, by vtime --+
- *	   |                                           +--> the smaller head
- *	   +--- else ---> queue of all CPUs, by vtime -+
+ *	   +--- pinned -> queue of the CPU, by deadline --+
+ *	   |                                              +--> the smaller head
+ *	   +--- else ---> queue of all CPUs, by deadline -+
  *	                   |
  *	                   +--- waits for too long beside idle CPUs --> one is woken
  *
@@ -60,7 +60,7 @@ enum perf_mode {
 volatile u32 perf_mode;
 
 /* Where the queue of all CPUs stands. */
-static u64 clock;
+static struct vclock clock;
 
 /* Count why a wake-up went to @rank. */
 static __always_inline void count_placed(u32 rank, u32 attached, u32 prev, bool impatient)
@@ -124,7 +124,7 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 
 OP(void, freq, enqueue, struct task_struct *p, u64 enq_flags)
 {
-	u64 vtime;
+	u64 deadline;
 	u32 rank;
 
 	if (fault_stalls(p))
@@ -133,15 +133,15 @@ OP(void, freq, enqueue, struct task_struct *p, u64 enq_flags)
 		count(nr_kthread);
 		return;
 	}
-	vtime = fair_place(p, clock, enq_flags);
-	if (vtime != p->scx.dsq_vtime)
+	deadline = fair_place(p, &clock, enq_flags);
+	if (deadline != p->scx.dsq_vtime)
 		count(nr_clamped);
 	if (task_is_pinned(p)) {
-		fair_queue_pinned(p, vtime, enq_flags);
+		fair_queue_pinned(p, deadline, enq_flags);
 		count(nr_pinned);
 		return;
 	}
-	dsq_insert_vtime(p, DSQ_MACHINE, slice_ns, vtime, enq_flags);
+	dsq_insert_vtime(p, DSQ_MACHINE, slice_ns, deadline, enq_flags);
 	count(nr_queued);
 	if (nr_cpu_ids == 1 || !nest_idles())
 		return;
@@ -217,14 +217,14 @@ OP(void, freq, update_idle, s32 cpu, bool idles)
 	nest_update_idle(cpu, idles, now);
 	if (!idles)
 		return;
-	fair_update_idle(cpu, clock);
+	fair_update_idle(cpu, idles, &clock);
 	ask_performance(cpu, true, now);
 	idle_recheck(cpu, DSQ_MACHINE);
 }
 
 OP(void, freq, enable, struct task_struct *p)
 {
-	task_set_vtime(p, clock);
+	fair_enable(p, &clock);
 }
 
 OP_SLEEPABLE(s32, freq, init)

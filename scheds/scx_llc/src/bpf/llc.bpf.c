@@ -3,7 +3,7 @@
  * scx_llc: tasks stay near their cache; fairness by weight within each
  * last-level cache (LLC), and levelled between them.
  *
- * Each LLC has a queue ordered by weighted virtual time (a large one several,
+ * Each LLC has a queue ordered by virtual deadline (a large one several,
  * its shards), which its CPUs serve as scx_vtime serves its only one. A task
  * stays in its LLC unless one of two movers takes it:
  *
@@ -13,9 +13,9 @@
  *	   |
  *	   +--- per-CPU kernel thread -------------------> head of its local queue
  *	   |
- *	   +--- pinned -> queue of the CPU, by vtime --+
- *	   |                                           +--> the smaller head
- *	   +--- else ---> queue of the shard, by vtime +
+ *	   +--- pinned -> queue of the CPU, by deadline --+
+ *	   |                                              +--> the smaller head
+ *	   +--- else ---> queue of the shard, by deadline +
  *	                   |               |
  *	                   |               +--- (1) CPUs of others, before they idle
  *	   slice end ------+
@@ -95,12 +95,11 @@ OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 	}
 	if (cpu < 0) {
 		idle = false;
-		cpu = llc == own && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) ?
-			prev_cpu : llc_any_cpu(p, llc);
+		cpu = llc == own && task_may_use(p, prev_cpu) ? prev_cpu : llc_any_cpu(p, llc);
 	}
 	/* None in the LLC at all: the affinity has changed. */
 	if (cpu < 0)
-		cpu = bpf_cpumask_any_distribute(p->cpus_ptr);
+		cpu = task_any_cpu(p);
 	place_carry(p, prev_cpu, cpu);
 	if (idle && !fault_stalls(p))
 		dsq_insert(p, SCX_DSQ_LOCAL, shard_state(cpu_shard(cpu))->slice_ns, 0);
@@ -111,7 +110,7 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 {
 	u32 own = cpu_shard(task_cpu(p)), shard = own;
 	s32 helper = -1;
-	u64 vtime;
+	u64 deadline;
 
 	if (fault_stalls(p))
 		return;
@@ -119,23 +118,24 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 		count(nr_kthread);
 		return;
 	}
-	vtime = fair_place(p, shard_state(own)->clock, enq_flags);
-	if (vtime != p->scx.dsq_vtime)
+	deadline = fair_place(p, &shard_state(own)->clock, enq_flags);
+	if (deadline != p->scx.dsq_vtime)
 		count(nr_clamped);
 	if (task_is_pinned(p)) {
-		fair_queue_pinned(p, vtime, enq_flags);
+		fair_queue_pinned(p, deadline, enq_flags);
 		count(nr_pinned);
 		return;
 	}
 	if (!(enq_flags & SCX_ENQ_WAKEUP))
 		shard = balance_target(p, own);
 	if (shard != own) {
-		vtime = vtime_carry(vtime, shard_state(own)->clock, shard_state(shard)->clock);
+		deadline = shard_carry(deadline, own, shard);
+		fair_watch(&shard_state(shard)->clock, deadline);
 		count(nr_moved);
 	} else {
 		count(nr_queued);
 	}
-	dsq_insert_vtime(p, DSQ_SHARD | shard, shard_state(shard)->slice_ns, vtime, enq_flags);
+	dsq_insert_vtime(p, DSQ_SHARD | shard, shard_state(shard)->slice_ns, deadline, enq_flags);
 	shard_set_waiting(shard, true);
 	balance_wake();
 	if (nr_shards > 1 && overloaded(shard)) {
@@ -208,14 +208,14 @@ OP(void, llc, stopping, struct task_struct *p, bool runnable)
 {
 	struct shard_state *state = shard_state(cpu_shard(task_cpu(p)));
 
-	fair_stopping(p, runnable, state->waiting && fair_competes(p, state->clock));
+	fair_stopping(p, runnable, state->waiting && fair_competes(p, &state->clock));
 }
 
 OP(void, llc, update_idle, s32 cpu, bool idle)
 {
 	u32 shard = cpu_shard(cpu);
 
-	fair_update_idle(cpu, shard_state(shard)->clock);
+	fair_update_idle(cpu, idle, &shard_state(shard)->clock);
 	if (idle_update(cpu, idle) && !idle_recheck(cpu, DSQ_SHARD | shard) && steal &&
 	    shard_is_needed())
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
@@ -223,7 +223,7 @@ OP(void, llc, update_idle, s32 cpu, bool idle)
 
 OP(void, llc, enable, struct task_struct *p)
 {
-	task_set_vtime(p, shard_state(cpu_shard(task_cpu(p)))->clock);
+	fair_enable(p, &shard_state(cpu_shard(task_cpu(p)))->clock);
 }
 
 OP_SLEEPABLE(s32, llc, init)

@@ -3,18 +3,19 @@
  * scx_vtime: exact weighted fairness on one queue.
  *
  * Each task has a virtual time that advances by its run time x 100 / weight,
- * and the task whose virtual time is smallest runs next. All CPUs take from
- * one queue, so shares are exact over the whole machine, not per CPU.
+ * and the task that would be through with a slice at the smallest virtual time,
+ * its deadline, runs next. All CPUs take from one queue, so shares are exact
+ * over the whole machine, not per CPU.
  *
  *	wake-up --- idle CPU? ----------------------------> its local queue
  *	   |
  *	   +--- per-CPU kernel thread ---------------------> head of its local queue
  *	   |
- *	   +--- pinned -> queue of the CPU, by vtime --+
- *	   |                                           +--> the smaller head
- *	   +--- else ---> queue of all CPUs, by vtime -+
+ *	   +--- pinned -> queue of the CPU, by deadline --+
+ *	   |                                              +--> the smaller head
+ *	   +--- else ---> queue of all CPUs, by deadline -+
  *
- * A new task starts at the queue's clock, a sleeper comes back at most one
+ * A new task starts at the queue's clock, a sleeper comes back at most half a
  * slice behind it, and nobody drifts far from it: fair.bpf.h has the rules,
  * which this policy applies to one queue.
  *
@@ -24,12 +25,15 @@
  *    for nothing else: never by what is left of a slice.
  *  - Of the two queues a CPU serves, neither waits for more than
  *    FAIR_STREAK_MAX tasks of the other.
+ *  - Nobody waits for longer than half of the watchdog's timeout, and the turns
+ *    of those before it.
  *
  * Known weakness: the one queue has one lock. Up to about 32 CPUs it is not
  * felt; beyond that, or where caches matter more than exact shares, a policy
  * with a queue per LLC is the better choice. Among tasks that are confined to
- * some CPUs, which have more work than the rest, weights fade to equal turns. A
- * heavy task that wakes may wait for one turn of each lighter one that waits.
+ * some CPUs, which have more work than the rest, weights fade to equal turns.
+ * Where a weight is worth less than a turn in a quarter of the watchdog's
+ * timeout the task gets a turn anyway.
  */
 #include "intf.h"
 #include <rota/fair.bpf.h>
@@ -38,7 +42,7 @@
 #include <rota/stats.bpf.h>
 
 /* Where the queue of all CPUs stands. */
-static u64 clock;
+static struct vclock clock;
 
 OP(s32, vtime, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
@@ -52,7 +56,7 @@ OP(s32, vtime, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 
 OP(void, vtime, enqueue, struct task_struct *p, u64 enq_flags)
 {
-	u64 vtime;
+	u64 deadline;
 
 	if (fault_stalls(p))
 		return;
@@ -60,15 +64,15 @@ OP(void, vtime, enqueue, struct task_struct *p, u64 enq_flags)
 		count(nr_kthread);
 		return;
 	}
-	vtime = fair_place(p, clock, enq_flags);
-	if (vtime != p->scx.dsq_vtime)
+	deadline = fair_place(p, &clock, enq_flags);
+	if (deadline != p->scx.dsq_vtime)
 		count(nr_clamped);
 	if (task_is_pinned(p)) {
-		fair_queue_pinned(p, vtime, enq_flags);
+		fair_queue_pinned(p, deadline, enq_flags);
 		count(nr_pinned);
 		return;
 	}
-	dsq_insert_vtime(p, DSQ_MACHINE, slice_ns, vtime, enq_flags);
+	dsq_insert_vtime(p, DSQ_MACHINE, slice_ns, deadline, enq_flags);
 	count(nr_queued);
 	if (idle_kick(p))
 		count(nr_kicked);
@@ -98,14 +102,14 @@ OP(void, vtime, stopping, struct task_struct *p, bool runnable)
 
 OP(void, vtime, update_idle, s32 cpu, bool idle)
 {
-	fair_update_idle(cpu, clock);
+	fair_update_idle(cpu, idle, &clock);
 	if (idle_update(cpu, idle))
 		idle_recheck(cpu, DSQ_MACHINE);
 }
 
 OP(void, vtime, enable, struct task_struct *p)
 {
-	task_set_vtime(p, clock);
+	fair_enable(p, &clock);
 }
 
 OP_SLEEPABLE(s32, vtime, init)

@@ -26,7 +26,7 @@ static __always_inline u32 cpu_llc(s32 cpu)
 /* Tasks can run on @cpu: an offline one has no capacity. */
 static __always_inline bool cpu_is_online(s32 cpu)
 {
-	/* Not by a comparison: the compiler would leave out later ones, which the verifier needs. */
+	/* Not by a comparison: the compiler would leave out later ones that the verifier needs. */
 	return topology_cpus[(u32)cpu & (MAX_CPUS - 1)].capacity;
 }
 

@@ -50,7 +50,7 @@ static __noinline void vclock_check(struct vclock *clock)
 		}
 		return;
 	}
-	/* First nobody is watched, then a look at the next: vclock_watch() does it the other way. */
+	/* First nobody is watched, then a look at the next; vclock_watch() has it the other way. */
 	__sync_lock_test_and_set(&clock->late, 0);
 	if (vtime_before(clock->now, clock->next)) {
 		clock->watched = clock->next;

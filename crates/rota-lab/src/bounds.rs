@@ -19,11 +19,11 @@ pub fn turn_ms(slice_ms: f64, cpus: usize) -> f64 {
 
 /// The longest gap of a task on a machine where `per_cpu` tasks of equal weight share each CPU.
 ///
-/// On a CPU with n tasks each waits for n - 1 turns if all is fair. The bound is 1.6 times n turns:
+/// On a CPU with n tasks each waits for n - 1 turns if all is fair. The bound is 1.5 times n turns:
 /// one turn more comes from what the free tasks get elsewhere, and what is left is for the rest of
 /// the system.
 pub fn gap_ms(slice_ms: f64, cpus: usize, per_cpu: usize) -> f64 {
-    1.6 * per_cpu as f64 * turn_ms(slice_ms, cpus)
+    1.5 * per_cpu as f64 * turn_ms(slice_ms, cpus)
 }
 
 /// How far the CPU time of a task may be from what its weight is worth.

@@ -36,10 +36,6 @@ pub const HYBRID: (&str, &str) = ("7.3", "hybrid:2+2");
 /// The machine for what is the same on every machine.
 const ONE_TOPOLOGY: &str = "1x4x1";
 
-/// Cases that fail now and then for what they show, not for what was changed, and so are for the full
-/// matrix only: a heavy task that has to queue again waits for turns of many light ones.
-const UNSTEADY: [&str; 1] = ["shares_beside_a_crowd"];
-
 /// The environment variable that brings the settings to the test program.
 const VARIABLE: &str = "ROTA_LAB";
 
@@ -151,7 +147,7 @@ impl Settings {
         let here = !self.topologies.is_empty() || cell.topology.to_string() == ONE_TOPOLOGY;
         let belongs = |case: &&Case| {
             case.applies(kind(&cell.kernel), &cell.sched)
-                && (self.full || !case.only_full && !UNSTEADY.contains(&case.name))
+                && (self.full || !case.only_full)
                 && (here || !case.one_machine)
         };
         cases::all().filter(belongs).collect()

@@ -9,7 +9,7 @@ use rota_load::report::{GroupReport, Report};
 
 use super::Case;
 use super::common::WHILE_NEEDED;
-use super::session::{group, load, range, scheduled};
+use super::session::{load, range, scheduled};
 use crate::bounds;
 use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, Idleness, Task, Trace, tasks_of};
@@ -35,15 +35,8 @@ const OVERHEAD: f64 = 0.04;
 /// Method: two hogs per CPU, each confined to an LLC, because not all policies level LLCs; a probe,
 /// and a probe pinned to each CPU. Looks at their CPU time, and at their longest gap.
 fn busy_machine(guest: &mut Guest) -> CaseResult {
-    let (cpus, llcs) = (guest.machine().cpus, guest.machine().llcs);
-    let mut workload = String::from(BUSY);
-    for llc in 0..llcs {
-        let count = 2 * cpus / llcs;
-        workload += &format!(
-            "[[group]]\nname = \"hogs-{llc}\"\nkind = \"loop\"\nrun = \"10ms\"\n\
-             count = {count}\naffinity = \"llc:{llc}\"\n"
-        );
-    }
+    let cpus = guest.machine().cpus;
+    let workload = format!("{BUSY}{}", in_each_llc(guest, 2, "hogs", "run = \"10ms\""));
     scheduled(guest, &SLICE, |_| {
         let report = load(guest, &workload, Duration::from_secs(2))?;
         let gaps = check_gaps(&report, 3)?;
@@ -61,6 +54,19 @@ fn busy_machine(guest: &mut Guest) -> CaseResult {
         check!(total > least, "CPUs are not used: {figures}");
         Ok(figures)
     })
+}
+
+/// A group of loops for each LLC, so many per CPU, that may not leave it: not all policies level LLCs.
+fn in_each_llc(guest: &Guest, per_cpu: usize, name: &str, lines: &str) -> String {
+    let (cpus, llcs) = (guest.machine().cpus, guest.machine().llcs);
+    let count = per_cpu * cpus / llcs;
+    let group = |llc: usize| {
+        format!(
+            "\n[[group]]\nname = \"{name}-{llc}\"\nkind = \"loop\"\n{lines}\n\
+             count = {count}\naffinity = \"llc:{llc}\"\n"
+        )
+    };
+    (0..llcs).map(group).collect()
 }
 
 /// Of equal tasks the one with the least CPU time has this part of the most: a policy may
@@ -102,17 +108,32 @@ fn check_gaps(report: &Report, per_cpu: usize) -> CaseResult {
 }
 
 /// Goal: pinned tasks never run elsewhere, and are not starved by free ones, nor starve them.
-/// Method: on each CPU a hog and a sleeper that may not leave it, and as many free ones. A hog gets
-/// at least half of what hogs get on average, wherever it may run, and nobody waits for too long.
+/// Method: on each CPU a hog and a sleeper that may not leave it, and as many that may leave it for
+/// another of its LLC. A hog gets at least half of what hogs get on average, wherever it may run, and
+/// nobody waits for too long.
 fn pinned_stay(guest: &mut Guest) -> CaseResult {
+    let burst = "run = \"500us\"\nsleep = \"5ms\"\njitter = 30";
+    let free = in_each_llc(guest, 1, "free", "run = \"10ms\"");
+    let free_bursts = in_each_llc(guest, 1, "free-burst", burst);
+    let workload = format!(
+        "{PINNED}\n[[group]]\nname = \"pinned-burst\"\nkind = \"loop\"\n{burst}\n\
+         count = \"1/cpu\"\naffinity = \"one-each\"\n{free}{free_bursts}"
+    );
     scheduled(guest, &SLICE, |_| {
-        let report = load(guest, "pinned", Duration::from_secs(2))?;
+        let report = load(guest, &workload, Duration::from_secs(2))?;
         let outside: u64 = report.groups.iter().map(|group| group.outside_mask).sum();
         check!(outside == 0, "{outside} times a task ran where it may not");
-        let (pinned, free) = (group(&report, "pinned")?, group(&report, "free")?);
-        let average = (pinned.share + free.share) / f64::from(pinned.tasks + free.tasks);
-        let (least, most) = range(&pinned.per_task_share);
-        let (least_free, _) = range(&free.per_task_share);
+        let shares = |of: fn(&str) -> bool| -> Vec<f64> {
+            let groups = report.groups.iter().filter(|group| of(&group.name));
+            groups
+                .flat_map(|group| group.per_task_share.clone())
+                .collect()
+        };
+        let pinned = shares(|name| name == "pinned");
+        let free = shares(|name| name.starts_with("free-") && !name.contains("burst"));
+        let average = (pinned.iter().sum::<f64>() + free.iter().sum::<f64>())
+            / (pinned.len() + free.len()) as f64;
+        let ((least, most), (least_free, _)) = (range(&pinned), range(&free));
         let gaps = check_gaps(&report, 4)?;
         let figures = format!(
             "pinned hogs {least:.3} to {most:.3}, free ones {least_free:.3} at least, \
@@ -126,15 +147,17 @@ fn pinned_stay(guest: &mut Guest) -> CaseResult {
     })
 }
 
-/// Who lets tasks wait for a warm CPU beside an idle one, and for how long before the next tick ends it,
-/// in milliseconds: the default of scx_freq's `--grow-us`.
-const WAIT_MS: [(&str, f64); 1] = [("scx_freq", 2.0)];
+const PINNED: &str = r#"
+name = "pinned"
+warmup = "500ms"
 
-/// The longest episode under a scheduler.
-fn episode_ms(sched: &str, cpus: usize) -> f64 {
-    let own = WAIT_MS.iter().find(|(name, _)| *name == sched);
-    own.map_or(0.0, |(_, ms)| *ms) + bounds::idle_ms(cpus)
-}
+[[group]]
+name = "pinned"
+kind = "loop"
+count = "1/cpu"
+run = "10ms"
+affinity = "one-each"
+"#;
 
 /// The CPU time that a scheduler may lose, as a multiple of what EEVDF loses: usually it is half of
 /// it (2 % beside 4 to 7 %), but both differ from run to run.
@@ -168,7 +191,7 @@ fn no_idle_cpu_beside_work(guest: &mut Guest) -> CaseResult {
         };
         let figures = format!("{}; EEVDF {}", tell(&found), tell(&eevdf));
         check!(
-            longest_ms(&found) < episode_ms(guest.sched_name(), cpus),
+            longest_ms(&found) < bounds::idle_ms(cpus),
             "(task, CPU) {:?} waited beside each other: {figures}",
             found.longest
         );

@@ -143,11 +143,18 @@ impl Settings {
 
     /// The cases that belong into a cell, those that do not fit the machine included.
     pub fn cases(&self, cell: &Cell) -> Vec<&'static Case> {
-        // Who names a machine wants to see all of it.
-        let here = !self.topologies.is_empty() || cell.topology.to_string() == ONE_TOPOLOGY;
+        let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
+        // Who names a kernel or a machine wants to see all of it.
+        let here = !self.topologies.is_empty() || topology == ONE_TOPOLOGY;
+        let added =
+            |named: &[String], more: &[&str], it: &str| named.is_empty() && more.contains(&it);
+        // What takes minutes is not for the kernels and machines that the full matrix adds.
+        let full = self.full
+            && !added(&self.kernels, &MORE_KERNELS, &kernel)
+            && !added(&self.topologies, &MORE_TOPOLOGIES, &topology);
         let belongs = |case: &&Case| {
             case.applies(kind(&cell.kernel), &cell.sched)
-                && (self.full || !case.only_full)
+                && (full || !case.only_full)
                 && (here || !case.one_machine)
         };
         cases::all().filter(belongs).collect()

@@ -64,7 +64,7 @@ pub struct Case {
     pub clock: Clock,
     /// Seconds after which it has failed.
     pub limit_s: u64,
-    /// Only part of the full matrix.
+    /// Only part of the full matrix, on the kernels and machines that the default one has too.
     pub only_full: bool,
     /// It is the same on every machine, so one for each kernel is enough.
     pub one_machine: bool,

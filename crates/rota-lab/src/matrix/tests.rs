@@ -29,6 +29,34 @@ fn the_default_matrix_is_kernels_by_machines_by_schedulers() {
 }
 
 #[test]
+fn what_takes_minutes_is_for_kernels_and_machines_of_the_default_matrix() {
+    let full = Settings {
+        full: true,
+        ..Settings::default()
+    };
+    let has = |settings: &Settings, kernel: &str, topology: &str| {
+        let cell = Cell {
+            kernel: kernel.parse().unwrap(),
+            topology: topology.parse().unwrap(),
+            sched: "scx_vtime".into(),
+        };
+        let cases = settings.cases(&cell);
+        assert!(cases.iter().any(|case| case.name == "attach_detach"));
+        cases.iter().any(|case| case.only_full)
+    };
+    assert!(has(&full, "6.16", "2x2x2"));
+    assert!(!has(&full, "6.17", "2x2x2"));
+    assert!(!has(&full, "6.16", "numa:2x2x2x1"));
+    assert!(!has(&Settings::default(), "6.16", "2x2x2"));
+    // Asked for by name.
+    let named = Settings {
+        kernels: vec!["6.17".into()],
+        ..full
+    };
+    assert!(has(&named, "6.17", "2x2x2"));
+}
+
+#[test]
 fn the_full_matrix_adds_kernels_nodes_and_refusals() {
     let cells = Settings {
         full: true,

@@ -50,6 +50,9 @@ const MIN_CPUS: f64 = 1e-6;
 /// The idle part of its capacity below which a domain begins to be full; no
 /// domain is ever quite.
 const FULL_IDLE_PART: f64 = 0.1;
+/// The part of its capacity that tasks of a domain compete for at least, for the
+/// hysteresis: below it the clock says little.
+const MIN_COMPETED_PART: f64 = 0.1;
 /// Half-lives within which giving and taking contradict each other.
 const REVERSAL_HALF_LIVES: f64 = 16.0;
 /// Half-lives without a reversal after which a lowered gain doubles. Where the
@@ -84,8 +87,10 @@ pub struct Domain {
 /// What is worth moving.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// The part of its capacity by which a domain must be off its fair level
-    /// before weight moves; twice as much before it moves to another node.
+    /// The part of the CPUs for which its tasks compete by which a domain must be
+    /// off its fair level before weight moves, and so the part by which those
+    /// tasks may be off their shares; twice as much before it moves to another
+    /// node.
     pub hysteresis: f64,
     /// The least budget worth asking for.
     pub min_weight: f64,
@@ -424,8 +429,14 @@ pub fn plan(loads: &[Load], domains: &[Domain], limits: &Limits, lightest: &[f64
     let mut wanted: Vec<f64> = (loads.iter().zip(domains))
         .map(|(load, domain)| -level.excess(load, domain))
         .collect();
-    let off: Vec<f64> = (wanted.iter().zip(domains))
-        .map(|(wanted, domain)| (wanted * level.price / domain.capacity).abs())
+    // Where tasks that compete with nobody have most of the CPUs, what is a
+    // little of the capacity is much to the others.
+    let off: Vec<f64> = (wanted.iter().zip(loads).zip(domains))
+        .map(|((wanted, load), domain)| {
+            let competed = load.weight * level.price;
+            let least = MIN_COMPETED_PART * sane(domain.capacity);
+            wanted.abs() * level.price / competed.max(least)
+        })
         .collect();
     let mut sources: Vec<Source> = (0..wanted.len())
         .filter(|&from| wanted[from] < 0.0)

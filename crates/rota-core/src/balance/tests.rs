@@ -652,3 +652,30 @@ fn bpf_has_the_same_slots_and_takes_as_much() {
     assert_eq!(value("EXPORT_TARGETS"), MAX_TARGETS as f64);
     assert_eq!(value("EXPORT_TAKE_PCT"), TAKE * 100.0);
 }
+
+#[test]
+fn what_is_little_of_a_machine_is_much_of_what_is_left_of_it() {
+    // Weights worth a CPU each have three CPUs of the one, one of the other.
+    let load = |uncontended: f64, weight: f64| Load {
+        uncontended,
+        weight,
+        ..Load::default()
+    };
+    let domains = [Domain {
+        capacity: 4.0,
+        llc: 0,
+        node: 0,
+    }; 2];
+    let limits = Limits {
+        hysteresis: 0.03,
+        ..Limits::default()
+    };
+    let plan = |more: f64| {
+        let loads = [load(3.0, 375.0 + more), load(1.0, 1125.0 - more)];
+        plan(&loads, &domains, &limits, &[27.0, 27.0])
+    };
+    assert_eq!(plan(0.0), []);
+    // 0.07 of 4 CPUs, but 6 % of what those tasks have.
+    let moves = plan(25.0);
+    assert_eq!((moves.len(), moves[0].from, moves[0].to), (1, 0, 1));
+}

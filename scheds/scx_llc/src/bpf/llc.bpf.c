@@ -41,7 +41,7 @@
  *
  * Known weakness: tasks that sleep a lot are not moved by (2), and a shard whose
  * tasks all sleep a lot is levelled by (1) and at wake-ups only. Differences of
- * less than half a task between shards stay.
+ * less than half a task between shards stay, and tasks are never exchanged.
  */
 #include "intf.h"
 #include <rota/balance.bpf.h>

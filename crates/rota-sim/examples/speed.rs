@@ -22,6 +22,9 @@ impl Host for Nothing {
     fn ktime_ns(&self) -> u64 {
         0
     }
+    fn jiffies(&self) -> u64 {
+        0
+    }
     fn cpu(&self) -> u32 {
         0
     }

@@ -146,6 +146,9 @@ impl Host for World {
     fn ktime_ns(&self) -> u64 {
         0
     }
+    fn jiffies(&self) -> u64 {
+        0
+    }
     fn cpu(&self) -> u32 {
         0
     }

@@ -66,6 +66,9 @@ pub trait CoreApi {
     /// The time in nanoseconds: `bpf_ktime_get_ns()` and its kin.
     fn ktime_ns(&self) -> u64;
 
+    /// The time in ticks: `bpf_jiffies64()`, and what `scx.runnable_at` is in.
+    fn jiffies(&self) -> u64;
+
     /// `scx_bpf_now()`: the clock of this CPU's run queue, in nanoseconds.
     fn now(&self) -> u64 {
         self.ktime_ns()

@@ -166,6 +166,10 @@ impl<C: CoreApi> Host for Session<'_, C> {
         self.core.ktime_ns()
     }
 
+    fn jiffies(&self) -> u64 {
+        self.core.jiffies()
+    }
+
     fn cpu(&self) -> u32 {
         self.core.cpu()
     }

@@ -28,6 +28,9 @@ impl CoreApi for Core {
     fn ktime_ns(&self) -> u64 {
         5000
     }
+    fn jiffies(&self) -> u64 {
+        0
+    }
     fn cpu(&self) -> u32 {
         self.cpu
     }

@@ -48,6 +48,7 @@ impl Fields for Images<'_> {
             TaskField::Cpu => ("thread_info.cpu", value),
             TaskField::Weight => ("scx.weight", value),
             TaskField::MigrationDisabled => ("migration_disabled", value),
+            TaskField::RunnableAt => ("scx.runnable_at", value),
             TaskField::Queued => {
                 let flags = self.get(task, "scx.flags").unwrap_or(0);
                 ("scx.flags", set_bit(flags, SCX_TASK_QUEUED, value != 0))
@@ -68,6 +69,10 @@ fn set_bit(word: u64, bit: u64, on: bool) -> u64 {
 impl CoreApi for Context<'_> {
     fn ktime_ns(&self) -> u64 {
         self.now_ns()
+    }
+
+    fn jiffies(&self) -> u64 {
+        Context::jiffies(self)
     }
 
     fn cpu(&self) -> u32 {

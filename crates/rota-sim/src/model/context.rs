@@ -77,6 +77,11 @@ impl Context<'_> {
         self.core.now_ns
     }
 
+    /// The time in ticks.
+    pub fn jiffies(&self) -> u64 {
+        self.core.jiffies()
+    }
+
     /// The CPU on which the callback runs.
     pub fn cpu(&self) -> u32 {
         self.cpu

@@ -58,7 +58,7 @@ impl Kernel {
             let sticky = p.scx.sticky_cpu.take() == Some(p.cpu);
             p.scx.queued = true;
             fields.publish(task, TaskField::Queued, 1);
-            core.set_runnable(task);
+            core.set_runnable(task, fields);
             Some(sticky)
         });
         let Some(sticky) = sticky else {

@@ -88,7 +88,10 @@ impl Fields for Table {
             TaskField::SumExecRuntime => image.sum_exec_ns = value,
             TaskField::Queued => image.queued = value != 0,
             TaskField::Weight => image.weight = value as u32,
-            TaskField::Cpu | TaskField::Exiting | TaskField::MigrationDisabled => {}
+            TaskField::Cpu
+            | TaskField::Exiting
+            | TaskField::MigrationDisabled
+            | TaskField::RunnableAt => {}
         }
     }
 }

@@ -363,6 +363,8 @@ pub enum TaskField {
     Exiting,
     /// `migration_disabled`.
     MigrationDisabled,
+    /// `scx.runnable_at`: when it began to wait, in ticks of the time.
+    RunnableAt,
 }
 
 /// Where the core finds and leaves what it shares with the policy about tasks.

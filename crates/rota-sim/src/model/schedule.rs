@@ -183,7 +183,7 @@ impl Kernel {
         };
         self.call(cpu, stopping).await;
         let last = self.with_fields(|core, fields| {
-            core.set_runnable(task);
+            core.set_runnable(task, fields);
             if fields.slice(task) > 0 && !core.bypassing() {
                 let insertion = Insertion {
                     queue: QueueId::Local(cpu),
@@ -376,12 +376,18 @@ impl Core {
         Some(next)
     }
 
+    /// The time in ticks.
+    pub(super) fn jiffies(&self) -> u64 {
+        self.now_ns / self.costs.tick_ns()
+    }
+
     /// `set_task_runnable()`: on the list that the watchdog looks at.
-    pub(super) fn set_runnable(&mut self, task: TaskId) {
-        let now_ns = self.now_ns;
+    pub(super) fn set_runnable(&mut self, task: TaskId, fields: &mut dyn Fields) {
+        let (now_ns, jiffies) = (self.now_ns, self.jiffies());
         let scx = &mut self.task(task).scx;
         if std::mem::take(&mut scx.reset_runnable_at) {
             scx.runnable_at_ns = now_ns;
+            fields.publish(task, TaskField::RunnableAt, jiffies);
         }
         scx.on_runnable_list = true;
         self.begin_wait(task);

@@ -117,7 +117,7 @@ pub(super) fn call<H: Host>(
         42 => 0,
         35 | 158 => host.current(&mut state.memory),
         // HZ is 250 in the kernels of the matrix.
-        118 => host.ktime_ns() / 4_000_000,
+        118 => host.jiffies(),
         1..=3 | 87..=89 | 195 => return map(number, state, host.cpu(), args),
         4 | 45 | 113 | 115 | 182 => return text(number, &mut state.memory, args),
         6 | 165 | 177 => return print(number, &mut state.memory, args),

@@ -64,6 +64,9 @@ pub trait Host {
     /// The time in nanoseconds, for `bpf_ktime_get_ns()`.
     fn ktime_ns(&self) -> u64;
 
+    /// The time in ticks, for `bpf_jiffies64()`.
+    fn jiffies(&self) -> u64;
+
     /// The CPU that the program runs on.
     fn cpu(&self) -> u32;
 

@@ -28,6 +28,9 @@ impl Host for World {
     fn ktime_ns(&self) -> u64 {
         1000
     }
+    fn jiffies(&self) -> u64 {
+        0
+    }
     fn cpu(&self) -> u32 {
         self.cpu
     }

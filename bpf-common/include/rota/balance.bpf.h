@@ -32,7 +32,8 @@ static __always_inline void balance_wake(void)
 
 /*
  * For enqueue(): the shard in whose queue to put @p, which has used up its
- * slice in shard @from: another one if the balancer wants it there.
+ * slice in shard @from: another one if the balancer wants it there. Who may use no
+ * more CPUs than a shard has is taken to be confined to it.
  */
 static __always_inline u32 balance_target(const struct task_struct *p, u32 from)
 {
@@ -40,8 +41,10 @@ static __always_inline u32 balance_target(const struct task_struct *p, u32 from)
 	u32 weight = p->scx.weight;
 	u32 i;
 
-	if (nr_shards == 1)
+	if (nr_shards == 1 || p->nr_cpus_allowed <= shards[from & (MAX_SHARDS - 1)].nr_cpus)
 		return from;
+	if (!state->mover)
+		state->mover = p->pid;
 	if (weight < state->lightest || !state->lightest)
 		state->lightest = weight;
 	if (!balance_active)

@@ -28,7 +28,9 @@ const volatile struct shard_range llc_shards[MAX_LLCS];
 struct shard_state {
 	struct vclock clock;
 	u64 slice_ns;		/* of its tasks: shorter, the more of them wait */
-	u64 lightest;		/* weight that used up a slice since user space looked; 0: none */
+	/* Of the tasks that used up a slice since user space looked, and may go elsewhere: */
+	u64 lightest;		/* the least weight, 0: there is none */
+	u32 mover;		/* the pid of one of them */
 	u64 waiting_since;	/* when a tick first saw that tasks wait, 0: not yet */
 	bool waiting;		/* tasks wait; a hint */
 } __attribute__((aligned(64)));
@@ -62,6 +64,19 @@ static __always_inline u32 llc_nr_queued(u32 llc)
 	bpf_for(shard, llc_shards[llc].first, llc_shards[llc].first + llc_shards[llc].nr)
 		nr += scx_bpf_dsq_nr_queued(DSQ_SHARD | shard);
 	return nr;
+}
+
+/* Tasks that are no crowd, however few CPUs serve them. */
+#define SHARD_CROWD_MIN	4
+
+/* With one task more, more than @pct tasks wait in the queue of @shard per 100 CPUs. */
+static __always_inline bool shard_crowded(u32 shard, u32 pct)
+{
+	u32 cpus = shards[shard & (MAX_SHARDS - 1)].nr_cpus;
+
+	if (cpus < SHARD_CROWD_MIN)
+		cpus = SHARD_CROWD_MIN;
+	return (scx_bpf_dsq_nr_queued(DSQ_SHARD | shard) + 1) * 100 > pct * cpus;
 }
 
 /* Some shard may need help. */
@@ -99,7 +114,30 @@ static __always_inline void shard_set_waiting(u32 shard, bool waiting)
 	state->waiting_since = 0;
 }
 
-/* For tick(): tasks have waited in the queue of @shard for about @length_ns or longer. */
+/*
+ * One of the first tasks in the queue of @shard has waited for at least a period
+ * of the tick. A function of its own, so that the verifier looks at it once.
+ */
+__noinline bool shard_head_waits(u32 shard)
+{
+	u64 now = bpf_jiffies64();
+	struct task_struct *p;
+	bool waits = false;
+	int scanned = 0;
+
+	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
+		/* Dates are rounded down. */
+		waits = now - p->scx.runnable_at >= 2;
+		if (waits || ++scanned == DSQ_HEAD_SCAN)
+			break;
+	}
+	return waits;
+}
+
+/*
+ * For tick(): a task has waited in the queue of @shard for about @length_ns or
+ * longer. That some always wait there is not enough: each may have its turn soon.
+ */
 static __always_inline bool shard_waits(u32 shard, u64 length_ns)
 {
 	struct shard_state *state = shard_state(shard);
@@ -112,11 +150,11 @@ static __always_inline bool shard_waits(u32 shard, u64 length_ns)
 		state->waiting_since = now;
 		return false;
 	}
-	/* Told at most so often. */
-	if (now - state->waiting_since < length_ns)
+	if (now - state->waiting_since < length_ns || !shard_head_waits(shard))
 		return false;
+	/* Told at most so often. */
 	state->waiting_since = now;
-	return !dsq_is_empty(DSQ_SHARD | shard);
+	return true;
 }
 
 /* The shard that a CPU was woken for, plus 1. */

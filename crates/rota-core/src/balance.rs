@@ -24,12 +24,24 @@
 //! yet both count by the rate around them if they run while others wait. The
 //! more of a domain they are, the more too much is moved. What then comes back
 //! shows it: each reversal halves a domain's *gain*, which recovers slowly.
-//! Going to and fro therefore ends, whatever its cause.
+//! Going to and fro therefore ends, whatever its cause but the next.
+//!
+//! Tasks are moved whole, so some imbalance may stay that no move makes smaller.
+//! It adds up: what the tasks of a domain are *owed*, their part of it times the
+//! time it lasts. Once that is more than a patience a task goes although it is too
+//! heavy, and the domains take turns in being the crowded one: fair over time. Only
+//! what is off by more than the hysteresis adds up.
+//!
+//! Domains between which no task may move, directly or by way of others, share no
+//! level: each such group is planned for itself.
 
 use std::time::Duration;
 
+mod plan;
 #[cfg(test)]
 mod tests;
+
+use plan::{Group, Level};
 
 /// Destinations that one source has in one round: slots of the table in BPF.
 pub const MAX_TARGETS: usize = 4;
@@ -39,9 +51,6 @@ pub const MAX_TARGETS: usize = 4;
 /// this far below, what was moved is not worth moving back.
 pub const TAKE: f64 = 1.6;
 
-/// What is asked for beyond the least that makes BPF move one task.
-const ONE_TASK_MARGIN: f64 = 1.01;
-
 /// Above what competes on any machine, so that a clock that barely moves does
 /// not count as infinitely many tasks.
 const MAX_WEIGHT: f64 = 1e9;
@@ -50,9 +59,6 @@ const MIN_CPUS: f64 = 1e-6;
 /// The idle part of its capacity below which a domain begins to be full; no
 /// domain is ever quite.
 const FULL_IDLE_PART: f64 = 0.1;
-/// The part of its capacity that tasks of a domain compete for at least, for the
-/// hysteresis: below it the clock says little.
-const MIN_COMPETED_PART: f64 = 0.1;
 /// Half-lives within which giving and taking contradict each other.
 const REVERSAL_HALF_LIVES: f64 = 16.0;
 /// Half-lives without a reversal after which a lowered gain doubles. Where the
@@ -96,6 +102,10 @@ pub struct Limits {
     pub min_weight: f64,
     /// The most of a domain's competing weight that is moved in one round.
     pub max_part: f64,
+    /// How much service the tasks of a domain may be owed, in the time in which
+    /// they would have it at the fair level, before a task moves that is too heavy
+    /// to make domains more alike; `None` for ever.
+    pub patience: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -104,6 +114,7 @@ impl Default for Limits {
             hysteresis: 0.05,
             min_weight: 1.0,
             max_part: 0.5,
+            patience: None,
         }
     }
 }
@@ -186,6 +197,22 @@ pub struct Move {
     pub weight: f64,
 }
 
+impl Move {
+    /// The same between the domains that have these numbers in `group`.
+    fn between(&self, group: &[usize]) -> Self {
+        Move {
+            from: group[self.from],
+            to: group[self.to],
+            ..*self
+        }
+    }
+}
+
+/// The values that belong to the domains of a group.
+fn pick<T: Copy>(values: &[T], group: &[usize]) -> Vec<T> {
+    group.iter().map(|&domain| values[domain]).collect()
+}
+
 /// Keeps averages of all domains and plans from them.
 #[derive(Clone, Debug)]
 pub struct Balancer {
@@ -194,7 +221,26 @@ pub struct Balancer {
     limits: Limits,
     loads: Vec<Load>,
     trends: Vec<Trend>,
-    observed: bool,
+    /// What the tasks of each domain are owed, in seconds of their fair service.
+    owed: Vec<f64>,
+    /// The domains between which tasks were last to move for that.
+    turns: Vec<(usize, usize)>,
+    /// Which domains the tasks of each may enter.
+    allowed: Vec<Vec<bool>>,
+    known: Vec<Known>,
+    /// The time for which `owed` has to be brought up to date.
+    unsettled: Duration,
+}
+
+/// How much is known of a domain.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Known {
+    /// Nothing: the next sample is the average.
+    Not,
+    /// Nothing after the next sample: that is of two states.
+    NotAfter,
+    /// The averages.
+    Averaged,
 }
 
 /// What a domain did of late.
@@ -244,10 +290,14 @@ impl Balancer {
         Balancer {
             loads: vec![Load::default(); domains.len()],
             trends: vec![Trend::default(); domains.len()],
+            owed: vec![0.0; domains.len()],
+            turns: Vec::new(),
+            allowed: vec![vec![true; domains.len()]; domains.len()],
+            known: vec![Known::Not; domains.len()],
+            unsettled: Duration::ZERO,
             domains,
             half_life,
             limits,
-            observed: false,
         }
     }
 
@@ -263,16 +313,23 @@ impl Balancer {
         } else {
             elapsed.as_secs_f64() / self.half_life.as_secs_f64()
         };
-        let part = if self.observed {
-            1.0 - 0.5_f64.powf(half_lives)
-        } else {
-            1.0
-        };
-        self.observed = true;
-
-        for ((load, domain), sample) in self.loads.iter_mut().zip(&self.domains).zip(samples) {
-            load.average(sample, sane(domain.capacity), part);
+        let part = 1.0 - 0.5_f64.powf(half_lives);
+        let domains = self.domains.iter().zip(&mut self.known);
+        for ((load, sample), (domain, known)) in self.loads.iter_mut().zip(samples).zip(domains) {
+            let capacity = sane(domain.capacity);
+            *known = match known {
+                Known::NotAfter => Known::Not,
+                Known::Not => {
+                    load.average(sample, capacity, 1.0);
+                    Known::Averaged
+                }
+                Known::Averaged => {
+                    load.average(sample, capacity, part);
+                    Known::Averaged
+                }
+            };
         }
+        self.unsettled += elapsed;
         // It takes rounds, however long they are, to learn from.
         let half_lives = half_lives.min(1.0);
         for (trend, load) in self.trends.iter_mut().zip(&mut self.loads) {
@@ -285,6 +342,43 @@ impl Balancer {
         }
     }
 
+    /// Tells which domains the tasks of `from` may enter, those that could move:
+    /// one entry each, all until told.
+    pub fn allow(&mut self, from: usize, allowed: impl IntoIterator<Item = bool>) {
+        for (old, new) in self.allowed[from].iter_mut().zip(allowed) {
+            *old = new;
+        }
+    }
+
+    /// The domains, each in one group with those it is connected with by moves
+    /// that are allowed.
+    fn groups(&self) -> Vec<Vec<usize>> {
+        let mut left: Vec<usize> = (0..self.domains.len()).collect();
+        let mut groups = Vec::new();
+        while let Some(&first) = left.first() {
+            let mut group = vec![first];
+            left.retain(|&domain| domain != first);
+            let mut next = 0;
+            while let Some(&at) = group.get(next) {
+                let connected = |to: usize| self.allowed[at][to] || self.allowed[to][at];
+                let (found, rest) = left.into_iter().partition::<Vec<_>, _>(|&to| connected(to));
+                group.extend(found);
+                left = rest;
+                next += 1;
+            }
+            group.sort_unstable();
+            groups.push(group);
+        }
+        groups
+    }
+
+    /// The tasks of `domain` changed during the next sample, which is of neither
+    /// state: it is left out, the one after it is the average, and until then no
+    /// weight moves from or to this domain.
+    pub fn changed(&mut self, domain: usize) {
+        self.known[domain] = Known::NotAfter;
+    }
+
     /// Takes into account that `weight` really went from one domain to
     /// another, so that it is not asked for again while the averages lag.
     pub fn moved(&mut self, from: usize, to: usize, weight: f64) {
@@ -294,6 +388,13 @@ impl Balancer {
         }
         self.loads[from].weight = (self.loads[from].weight - weight).max(0.0);
         self.loads[to].weight = (self.loads[to].weight + weight).min(MAX_WEIGHT);
+        // Other tasks, another account.
+        (self.owed[from], self.owed[to]) = (0.0, 0.0);
+        // Whose turn it was says nothing about the model.
+        if let Some(turn) = self.turns.iter().position(|&turn| turn == (from, to)) {
+            self.turns.remove(turn);
+            return;
+        }
         for (domain, gave) in [(from, true), (to, false)] {
             if self.trends[domain].turn(gave, weight) {
                 self.loads[domain].gain /= 2.0;
@@ -301,10 +402,44 @@ impl Balancer {
         }
     }
 
-    /// The moves that bring all domains to one level, the most urgent source
-    /// first; see [`plan`] about `lightest`.
-    pub fn plan(&self, lightest: &[f64]) -> Vec<Move> {
-        plan(&self.loads, &self.domains, &self.limits, lightest)
+    /// The moves that bring all domains of a group to one level, the most urgent
+    /// source first. `lightest` is the weight of the lightest task that each domain
+    /// could give away, infinity if there is none. Where nothing is planned, there
+    /// may be a move for a domain whose tasks are owed too much.
+    pub fn plan(&mut self, lightest: &[f64]) -> Vec<Move> {
+        let lightest: Vec<f64> = (0..self.domains.len())
+            .map(|domain| lightest.get(domain).copied().unwrap_or(f64::INFINITY))
+            .collect();
+        self.turns.clear();
+        let mut moves = Vec::new();
+        for group in self.groups() {
+            let its = Group {
+                loads: &pick(&self.loads, &group),
+                domains: &pick(&self.domains, &group),
+                limits: &self.limits,
+                lightest: &pick(&lightest, &group),
+                allowed: &|from, to| {
+                    let (from, to) = (group[from], group[to]);
+                    let known = [from, to].map(|domain| self.known[domain]);
+                    self.allowed[from][to] && known == [Known::Averaged; 2]
+                },
+            };
+            let planned = its.plan();
+            let mut owed = pick(&self.owed, &group);
+            its.settle_up(&mut owed, self.unsettled);
+            let turn = match planned.is_empty() {
+                true => its.take_turn(&owed),
+                false => None,
+            };
+            for (&domain, owed) in group.iter().zip(owed) {
+                self.owed[domain] = owed;
+            }
+            let turn = turn.map(|its| its.between(&group));
+            self.turns.extend(turn.map(|its| (its.from, its.to)));
+            moves.extend(planned.iter().map(|its| its.between(&group)).chain(turn));
+        }
+        self.unsettled = Duration::ZERO;
+        moves
     }
 
     /// The averages of each domain.
@@ -338,252 +473,5 @@ fn sane(value: f64) -> f64 {
         value.max(0.0)
     } else {
         0.0
-    }
-}
-
-/// The fair level.
-#[derive(Clone, Copy, Debug)]
-struct Level {
-    /// CPUs that a weight of 1 gets.
-    price: f64,
-    /// Nothing is left for what competes, as averages may have it. Then weight
-    /// belongs where the CPUs are, whoever uses them.
-    exhausted: bool,
-}
-
-impl Level {
-    /// `None` if nothing competes or there is nothing to compete for.
-    fn new(loads: &[Load], domains: &[Domain]) -> Option<Self> {
-        let sum = |value: fn(&Load) -> f64| loads.iter().map(value).sum::<f64>();
-        let capacity: f64 = domains.iter().map(|domain| sane(domain.capacity)).sum();
-        let mut weight = sum(|load| load.weight);
-        if weight <= 0.0 || capacity <= MIN_CPUS {
-            return None;
-        }
-        if capacity - sum(|load| load.uncontended - load.yielding) <= MIN_CPUS {
-            return Some(Level {
-                price: capacity / weight,
-                exhausted: true,
-            });
-        }
-        // Those that yield are let in from the dearest on, until the price is
-        // not below what they have.
-        let mut spare = (capacity - sum(|load| load.uncontended)).max(0.0);
-        let mut yielding: Vec<&Load> = loads.iter().filter(|l| l.yielding_weight > 0.0).collect();
-        let price = |load: &Load| load.yielding / load.yielding_weight;
-        yielding.sort_by(|a, b| price(b).total_cmp(&price(a)));
-        for load in yielding {
-            if price(load) <= spare / weight {
-                break;
-            }
-            spare += load.yielding;
-            weight += load.yielding_weight;
-        }
-        (spare > MIN_CPUS).then_some(Level {
-            price: spare / weight,
-            exhausted: false,
-        })
-    }
-
-    /// CPUs that a domain wants at this level.
-    fn demand(&self, load: &Load) -> f64 {
-        if self.exhausted {
-            load.weight * self.price
-        } else {
-            load.demand(self.price)
-        }
-    }
-
-    /// Weight that a domain has beyond the fair level; what it lacks if negative.
-    fn excess(&self, load: &Load, domain: &Domain) -> f64 {
-        (self.demand(load) - sane(domain.capacity)) / self.price
-    }
-
-    /// The level as a source whose lightest task has a weight of `lightest`
-    /// knows it: nobody gets more than a CPU.
-    fn bounded(&self, lightest: f64) -> Self {
-        Level {
-            price: self.price.min(1.0 / lightest),
-            ..*self
-        }
-    }
-}
-
-/// The moves that bring all domains to one level.
-///
-/// `lightest` is the weight of the lightest task that each domain could give
-/// away, infinity if there is none: no budget is asked for that moves nothing
-/// (see [`TAKE`]). Weight moves within an LLC rather than within a node, and
-/// within a node rather than across. No budget is more than one domain has too
-/// much and the other too little, with one exception: where no such budget is
-/// of use anywhere, but a single task would make two domains more alike, there
-/// is a budget for that task.
-///
-/// In the accounts that [`Balancer::moved`] keeps, every plan that BPF carries
-/// out brings down the sum of the squares of what domains have too much or too
-/// little, so that none is undone by the next.
-pub fn plan(loads: &[Load], domains: &[Domain], limits: &Limits, lightest: &[f64]) -> Vec<Move> {
-    let Some(level) = Level::new(loads, domains) else {
-        return Vec::new();
-    };
-    let mut wanted: Vec<f64> = (loads.iter().zip(domains))
-        .map(|(load, domain)| -level.excess(load, domain))
-        .collect();
-    // Where tasks that compete with nobody have most of the CPUs, what is a
-    // little of the capacity is much to the others.
-    let off: Vec<f64> = (wanted.iter().zip(loads).zip(domains))
-        .map(|((wanted, load), domain)| {
-            let competed = load.weight * level.price;
-            let least = MIN_COMPETED_PART * sane(domain.capacity);
-            wanted.abs() * level.price / competed.max(least)
-        })
-        .collect();
-    let mut sources: Vec<Source> = (0..wanted.len())
-        .filter(|&from| wanted[from] < 0.0)
-        .filter_map(|from| {
-            let lightest = *lightest.get(from)?;
-            Source::new(from, loads, domains, limits, &level, lightest)
-        })
-        .collect();
-    sources.sort_by(|a, b| b.excess.total_cmp(&a.excess));
-    let targets = |from: usize, wanted: &[f64]| {
-        let mut targets: Vec<usize> = (0..wanted.len())
-            .filter(|&to| {
-                let far = domains[from].node != domains[to].node;
-                let bar = limits.hysteresis * if far { 2.0 } else { 1.0 };
-                wanted[to] > 0.0 && (off[from] > bar || off[to] > bar)
-            })
-            .collect();
-        targets.sort_by(|&a, &b| {
-            let distance = |to| distance(&domains[from], &domains[to]);
-            (distance(a).cmp(&distance(b))).then(wanted[b].total_cmp(&wanted[a]))
-        });
-        targets
-    };
-
-    let mut moves = Vec::new();
-    // Single tasks come last: what others have too much is better for filling
-    // what a domain lacks.
-    for divide in [Source::budgets, Source::one_task] {
-        if !moves.is_empty() {
-            break;
-        }
-        for source in &sources {
-            for planned in divide(source, &targets(source.from, &wanted), &wanted) {
-                wanted[planned.to] -= source.taken(planned.weight);
-                moves.push(planned);
-            }
-        }
-    }
-    moves
-}
-
-/// How far from each other two domains are.
-fn distance(a: &Domain, b: &Domain) -> u8 {
-    if a.node != b.node {
-        2
-    } else if a.llc != b.llc {
-        1
-    } else {
-        0
-    }
-}
-
-/// A domain with too much, as one plan sees it.
-struct Source<'a> {
-    from: usize,
-    loads: &'a [Load],
-    limits: &'a Limits,
-    /// Weight of the lightest task it could give away.
-    lightest: f64,
-    /// Weight that it has too much.
-    excess: f64,
-    /// Weight that may leave it in this round.
-    most: f64,
-}
-
-impl<'a> Source<'a> {
-    /// `None` if it has no task to give, or none too many.
-    fn new(
-        from: usize,
-        loads: &'a [Load],
-        domains: &[Domain],
-        limits: &'a Limits,
-        level: &Level,
-        lightest: f64,
-    ) -> Option<Self> {
-        let (load, domain) = (&loads[from], &domains[from]);
-        let has_cpus = domain.capacity > MIN_CPUS;
-        let (part, level) = if has_cpus {
-            (sane(limits.max_part).min(1.0), level.bounded(lightest))
-        } else {
-            // Those that wait where no CPU is left wait for nothing.
-            (1.0, *level)
-        };
-        let excess = level.excess(load, domain);
-        let gives = excess > 0.0 && lightest.is_finite() && lightest >= 0.0;
-        gives.then_some(Source {
-            from,
-            loads,
-            limits,
-            lightest,
-            excess,
-            most: load.weight * part,
-        })
-    }
-
-    /// Spreads the excess over `targets`, in their order.
-    fn budgets(&self, targets: &[usize], wanted: &[f64]) -> Vec<Move> {
-        let mut moves: Vec<Move> = Vec::new();
-        let (mut excess, mut most) = (self.excess, self.most);
-        for &to in targets {
-            if moves.len() == MAX_TARGETS {
-                break;
-            }
-            if let Some(planned) = self.budget(to, excess.min(wanted[to]), most) {
-                excess -= self.taken(planned.weight);
-                most -= planned.weight;
-                moves.push(planned);
-            }
-        }
-        moves
-    }
-
-    /// The weight that a budget takes at most, if all tasks are as light as
-    /// the lightest: the last of them may be more than was left.
-    fn taken(&self, budget: f64) -> f64 {
-        let tasks = (budget / self.lightest - 1.0 / TAKE).ceil();
-        budget.max(tasks * self.lightest)
-    }
-
-    /// A budget for the lightest task alone, for the first of `targets` from
-    /// which the domain differs by more than that.
-    fn one_task(&self, targets: &[usize], wanted: &[f64]) -> Vec<Move> {
-        let enough = (self.lightest / TAKE * ONE_TASK_MARGIN).max(self.limits.min_weight);
-        let budget = |&to: &usize| {
-            let half = (self.excess + wanted[to]) / 2.0;
-            let fits = self.budget(to, half, self.most)?;
-            Some(Move {
-                weight: enough.min(fits.weight),
-                ..fits
-            })
-        };
-        targets.iter().find_map(budget).into_iter().collect()
-    }
-
-    /// A budget of `weight`, or what gain and limits leave of it, if it is
-    /// enough for a task.
-    fn budget(&self, to: usize, weight: f64, most: f64) -> Option<Move> {
-        let gain = self.loads[self.from].gain.min(self.loads[to].gain);
-        let weight = (weight * gain).min(most);
-        let useful = weight >= self.limits.min_weight
-            && weight.is_finite()
-            && weight > 0.0
-            && self.lightest < TAKE * weight;
-        useful.then_some(Move {
-            from: self.from,
-            to,
-            weight,
-        })
     }
 }

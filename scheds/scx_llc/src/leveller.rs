@@ -8,6 +8,8 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sched::sched_getaffinity;
+use nix::unistd::Pid;
 use rota_core::balance::{Balancer, Domain, Limits, MAX_TARGETS, Move, Sample, TAKE};
 use rota_core::topology::{MAX_CAPACITY, Shard, Topology, cpulist};
 use rota_core::{Companion, Figures};
@@ -23,7 +25,12 @@ const LIMITS: Limits = Limits {
     hysteresis: 0.03,
     min_weight: 1.0,
     max_part: 0.5,
+    // A quarter of a percent of 20 s; and a move each second where nothing fits, with the two
+    // looks that it takes to see what the last one did.
+    patience: Some(Duration::from_millis(50)),
 };
+/// For how many looks what a task of a queue was seen to be allowed counts for its others.
+const ALLOWED_FOR: u32 = 4;
 /// How often a scheduler that has no balancer looks, for its statistics.
 const STATS_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -54,6 +61,8 @@ struct Account {
     asked: u64,
     out: u64,
     into: u64,
+    /// What of `asked` each slot has still to move.
+    open: [u64; MAX_TARGETS],
 }
 
 /// The balancer of one attached scheduler.
@@ -67,6 +76,8 @@ pub struct Leveller {
     last: Option<(Instant, Vec<Reading>)>,
     /// What the slots of each queue had moved when they were last looked at.
     moved: Vec<Vec<u64>>,
+    /// For how many looks more the tasks of each queue are taken to be allowed in each.
+    allowed: Vec<Vec<u32>>,
     accounts: Vec<Account>,
 }
 
@@ -94,6 +105,7 @@ impl Leveller {
             interval: (!interval.is_zero()).then_some(interval),
             last: None,
             moved: Vec::new(),
+            allowed: vec![vec![0; shards.len()]; shards.len()],
             accounts: vec![Account::default(); shards.len()],
             shards,
             nodes,
@@ -124,12 +136,16 @@ impl Leveller {
     fn settle(&mut self, bss: &types::bss) {
         for from in 0..self.shards.len() {
             let slots = &bss.shard_exports[from];
-            for (slot, seen) in slots.iter().zip(&mut self.moved[from]) {
+            for (index, (slot, seen)) in slots.iter().zip(&mut self.moved[from]).enumerate() {
                 let weight = slot.moved - *seen;
                 *seen = slot.moved;
+                let open = &mut self.accounts[from].open[index];
+                *open = open.saturating_sub(weight);
                 let to = slot.target as usize;
                 if weight > 0 && to < self.shards.len() {
                     self.balancer.moved(from, to, weight as f64);
+                    self.balancer.changed(from);
+                    self.balancer.changed(to);
                     self.accounts[from].out += weight;
                     self.accounts[to].into += weight;
                 }
@@ -137,20 +153,59 @@ impl Leveller {
         }
     }
 
+    /// Takes from one task of each queue, of those that could be moved, where they may go.
+    fn ask_affinity(&mut self, states: &mut [types::shard_state]) {
+        for (from, state) in states.iter_mut().enumerate() {
+            let allowed = &mut self.allowed[from];
+            allowed
+                .iter_mut()
+                .for_each(|looks| *looks = looks.saturating_sub(1));
+            let task = std::mem::take(&mut state.mover);
+            // It may have ended; the next one will tell.
+            let mask = (task != 0).then(|| sched_getaffinity(Pid::from_raw(task as i32)));
+            if let Some(Ok(mask)) = mask {
+                let open = |llc| {
+                    let own = self.shards.iter().filter(|shard| shard.llc == llc);
+                    (own.flat_map(|shard| &shard.cpus)).any(|&cpu| mask.is_set(cpu) == Ok(true))
+                };
+                for (looks, to) in allowed.iter_mut().zip(&self.shards) {
+                    if open(to.llc) {
+                        *looks = ALLOWED_FOR;
+                    }
+                }
+            }
+            self.balancer
+                .allow(from, allowed.iter().map(|&looks| looks > 0));
+        }
+    }
+
     /// Gives BPF the budgets of `plan` in place of those that are left. Tasks are moved whole, so
-    /// what is asked is as many of the lightest as a budget allows.
+    /// what is asked is as many of the lightest as a budget allows. What was left of that counts no
+    /// more if it is asked again, or if tasks turn out not to be allowed there.
     fn hand_out(&mut self, bss: &mut types::bss, plan: &[Move], lightest: &[f64]) {
         for (from, slots) in bss.shard_exports[..self.shards.len()]
             .iter_mut()
             .enumerate()
         {
             let moves = plan.iter().filter(|its| its.from == from).map(Some);
-            for (slot, its) in slots.iter_mut().zip(moves.chain(std::iter::repeat(None))) {
+            let task = lightest.get(from).copied().unwrap_or(f64::INFINITY);
+            let Account { asked, open, .. } = &mut self.accounts[from];
+            for (slot, open) in slots.iter().zip(open.iter_mut()) {
+                let to = slot.target as usize;
+                let again = plan.iter().any(|its| its.from == from && its.to == to);
+                let left = std::mem::take(open);
+                if again || self.allowed[from].get(to) == Some(&0) {
+                    *asked -= left;
+                }
+            }
+            let moves = moves.chain(std::iter::repeat(None));
+            for ((slot, open), its) in slots.iter_mut().zip(open).zip(moves) {
                 slot.budget = 0;
                 if let Some(its) = its {
                     slot.target = its.to as u64;
                     slot.budget = its.weight.round() as i64;
-                    self.accounts[from].asked += whole(its.weight, lightest[from]).round() as u64;
+                    *open = whole(its.weight, task).round() as u64;
+                    *asked += *open;
                 }
             }
         }
@@ -198,6 +253,7 @@ impl Leveller {
             .map(|state| lightest(state.lightest))
             .collect();
         states.iter_mut().for_each(|state| state.lightest = 0);
+        self.ask_affinity(states);
         let plan = self.balancer.plan(&lightest);
         log::debug!("{samples:.3?} lightest {lightest:?}: {plan:.0?}");
         self.hand_out(bss, &plan, &lightest);

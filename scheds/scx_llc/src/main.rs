@@ -44,7 +44,7 @@ struct Options {
     #[arg(value_parser = within::<u64>(1..=60_000))]
     half_life_ms: u64,
 
-    /// Tasks that wait per 100 CPUs of an LLC before others help at once; fewer bear a tick
+    /// Tasks that wait per 100 CPUs of an LLC (for four at least) before others help at once
     #[arg(long, value_name = "N", help_heading = LIVE, default_value_t = 100)]
     #[arg(value_parser = within::<u32>(0..=10_000))]
     spill_pct: u32,

@@ -8,6 +8,20 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod turns;
+
+/// What is planned for these domains if tasks may go everywhere.
+fn plan(loads: &[Load], domains: &[Domain], limits: &Limits, lightest: &[f64]) -> Vec<Move> {
+    let group = Group {
+        loads,
+        domains,
+        limits,
+        lightest,
+        allowed: &|_, _| true,
+    };
+    group.plan()
+}
+
 const HALF_LIFE: Duration = Duration::from_millis(100);
 /// So long that the averages are the last sample.
 const ROUND: Duration = Duration::from_secs(3);

@@ -22,6 +22,7 @@ use crate::guest::{
 pub const CASES: &[Case] = &[
     Case::new("balancer_levels", balancer_levels)
         .only(&["scx_llc"])
+        .limit_s(180)
         .min_llcs(2)
         .min_cpus(4)
         .counted(),
@@ -53,12 +54,12 @@ pub const CASES: &[Case] = &[
 fn balancer_levels(guest: &mut Guest) -> CaseResult {
     let stuck = after_exodus(guest, &["--steal", "false", "--balance-ms", "0"])?;
     check!(
-        stuck.excess() > stuck.llc_hogs - 1.0,
+        stuck.first > stuck.many - 1.0,
         "the hogs move without anybody who moves them: {stuck}"
     );
     let levelled = after_exodus(guest, &["--steal", "false"])?;
     check!(
-        levelled.excess() <= 1.0,
+        levelled.excess().abs() <= 1.0,
         "the balancer does not level: {levelled}; without it {stuck}"
     );
     let (asked, moved) = (levelled.asked, levelled.moved);
@@ -68,7 +69,7 @@ fn balancer_levels(guest: &mut Guest) -> CaseResult {
     );
     let stolen = after_exodus(guest, &[])?;
     check!(
-        stolen.excess() <= 1.0 && stolen.at_once >= stolen.llc_cpus - 0.5,
+        stolen.excess().abs() <= 1.0 && stolen.at_once >= stolen.last_cpus - 0.5,
         "with stealing: {stolen}"
     );
     Ok(format!(
@@ -79,8 +80,10 @@ fn balancer_levels(guest: &mut Guest) -> CaseResult {
 
 /// Where the hogs are after most of the last LLC's have ended.
 struct Exodus {
-    llc_cpus: f64,
-    llc_hogs: f64,
+    first_cpus: f64,
+    last_cpus: f64,
+    /// Hogs that were put on the first LLC.
+    many: f64,
     /// On the last LLC right after the end of the others, and after 3 s on the first and the last.
     at_once: f64,
     first: f64,
@@ -90,9 +93,10 @@ struct Exodus {
 }
 
 impl Exodus {
-    /// How many more hogs than its part the first LLC has.
+    /// How many more hogs than by its CPUs the first LLC has.
     fn excess(&self) -> f64 {
-        self.first - (self.first + self.last) / 2.0
+        let part = self.first_cpus / (self.first_cpus + self.last_cpus);
+        self.first - part * (self.first + self.last)
     }
 }
 
@@ -138,8 +142,9 @@ fn after_exodus(guest: &Guest, args: &[&str]) -> Result<Exodus, Failure> {
         let (asked, moved) = (total(sched, "weight_asked")?, total(sched, "weight_moved")?);
         load.stop()?;
         result = Some(Exodus {
-            llc_cpus: last_llc.len() as f64,
-            llc_hogs: (many - few) as f64 / 2.0,
+            first_cpus: first.len() as f64,
+            last_cpus: last_llc.len() as f64,
+            many: many as f64,
             at_once,
             first: first_now,
             last: last_now,
@@ -199,9 +204,7 @@ fn total(sched: &Sched, key: &str) -> Result<f64, Failure> {
 /// Goal: CPU time follows weight across LLCs, too.
 /// Method: weights from 25 to 400, the heavy ones all on the first LLC, the light ones on the last.
 /// After 5 s for the balancer, each task gets over 20 s what its weight is worth on the whole
-/// machine, within a turn and what half a task makes: the balancer moves whole tasks, and an LLC may
-/// have none left that is lighter than 100, which is 13 % of what the lighter ones have beside three
-/// heavy ones on four CPUs. Most runs end below 5 %. The same without the balancer is told beside it.
+/// machine, within 5 % and a turn. The same without the balancer is told beside it.
 fn shares_across_llcs(guest: &mut Guest) -> CaseResult {
     let without = off_by(guest, &["--balance-ms", "0"], Duration::from_secs(5))?;
     let with = off_by(guest, &[], Duration::from_secs(20))?;
@@ -210,7 +213,7 @@ fn shares_across_llcs(guest: &mut Guest) -> CaseResult {
         with * 100.0,
         without * 100.0
     );
-    check!(with < 0.16, "a task is {figures}");
+    check!(with < 0.05, "a task is {figures}");
     check!(without > 0.2, "the control shows nothing: {figures}");
     Ok(figures)
 }
@@ -327,9 +330,7 @@ fn level_load_stays(guest: &mut Guest) -> CaseResult {
 
 /// Goal: tasks that talk to each other stay near each other.
 /// Method: a ring of tasks that wake each other, beside sleepers, and how often they change their
-/// LLC: at most 0.4 times as often as under the kernel's own scheduler. A quarter is what is aimed at;
-/// both figures differ from run to run, and from 7.0 on that of the kernel's own has come down (7 to 14
-/// moves in 1000 switches, before 15 to 115), where ours is 2.3 to 3.7.
+/// LLC: at most a quarter as often as under the kernel's own scheduler.
 fn wakeups_stay_local(guest: &mut Guest) -> CaseResult {
     let moves = |guest: &Guest| -> Result<f64, Failure> {
         let report = load(guest, PAIRS, Duration::from_secs(5))?;
@@ -356,7 +357,7 @@ fn wakeups_stay_local(guest: &mut Guest) -> CaseResult {
             "{ours:.2} moves in 1000 switches, EEVDF {eevdf:.2}; {}",
             why.join(", ")
         );
-        check!(ours <= eevdf * 0.4 || ours < 0.05, "{figures}");
+        check!(ours <= eevdf / 4.0 || ours < 0.05, "{figures}");
         Ok(figures)
     })
 }

@@ -39,9 +39,8 @@
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
  *  - No CPU idles for longer than a tick beside a task that it may run.
  *
- * Known weakness: tasks that sleep a lot are not moved by (2), and a shard whose
- * tasks all sleep a lot is levelled by (1) and at wake-ups only. Differences of
- * less than half a task between shards stay, and tasks are never exchanged.
+ * Known weakness: a shard whose tasks all sleep a lot is levelled by (1) and at
+ * wake-ups only.
  */
 #include "intf.h"
 #include <rota/balance.bpf.h>
@@ -60,13 +59,6 @@ volatile u32 steal = 1;
 
 /* However few, tasks that wait so long get help: at the tick that comes then. */
 #define HELP_AFTER_NS	3000000
-
-/* With one task more the queue of @shard is so long that other LLCs are to help. */
-static __always_inline bool overloaded(u32 shard)
-{
-	return (scx_bpf_dsq_nr_queued(DSQ_SHARD | shard) + 1) * 100 >
-	       spill_pct * shards[shard & (MAX_SHARDS - 1)].nr_cpus;
-}
 
 OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
@@ -88,7 +80,7 @@ OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 		if (cpu >= 0)
 			count(nr_idle);
 	}
-	if (cpu < 0 && !none && nr_llcs > 1 && overloaded(cpu_shard(prev_cpu))) {
+	if (cpu < 0 && !none && nr_llcs > 1 && shard_crowded(cpu_shard(prev_cpu), spill_pct)) {
 		cpu = idle_claim(p, SCX_PICK_IDLE_CORE);
 		if (cpu >= 0)
 			count(nr_spilled);
@@ -138,7 +130,7 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 	dsq_insert_vtime(p, DSQ_SHARD | shard, shard_state(shard)->slice_ns, deadline, enq_flags);
 	shard_set_waiting(shard, true);
 	balance_wake();
-	if (nr_shards > 1 && overloaded(shard)) {
+	if (nr_shards > 1 && shard_crowded(shard, spill_pct)) {
 		shard_mark(shard);
 		helper = idle_claim(p, 0);
 	} else if (nr_cpu_ids > 1) {

@@ -108,6 +108,20 @@ static __always_inline void compat_task_set_dsq_vtime(struct task_struct *p, u64
 }
 
 /*
+ * 7.1 brought SCX_ENQ_IMMED: a task put into the local queue of a CPU that turns
+ * out to have no time for it at once is queued again. An older kernel lets it
+ * wait there, for a real-time task that was faster too; its cpu_release() tells
+ * of those that drive a task off, not of those that come while the CPU idles.
+ * Until 7.1.
+ */
+static __always_inline u64 compat_enq_immed(void)
+{
+	if (bpf_core_enum_value_exists(enum scx_enq_flags, SCX_ENQ_IMMED))
+		return bpf_core_enum_value(enum scx_enq_flags, SCX_ENQ_IMMED);
+	return 0;
+}
+
+/*
  * 6.15 brought SCX_ENQ_CPU_SELECTED, 6.19 moved it. True when select_cpu() ran
  * for this wake-up, and so no idle CPU was left for the task a moment ago. A
  * kernel without the flag calls select_cpu() on every wake-up of a task that

@@ -50,6 +50,19 @@ static __always_inline void dsq_insert(struct task_struct *p, u64 dsq, u64 slice
 	compat_dsq_insert(p, dsq, slice_ns, enq_flags);
 }
 
+/*
+ * For select_cpu(): @p, which wakes, is to run on @cpu at once: it idles, or it is
+ * the waker's, who is about to sleep. Where a real-time task is faster than @p on
+ * a CPU that idles, @p is queued again, with enqueue().
+ */
+static __always_inline void dsq_insert_at_once(struct task_struct *p, s32 cpu, u64 slice_ns)
+{
+	/* The idle task, whom an interrupt wakes here, has the pid 0. */
+	bool idles = cpu != (s32)bpf_get_smp_processor_id() || !bpf_get_current_task_btf()->pid;
+
+	compat_dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, idles ? compat_enq_immed() : 0);
+}
+
 /* Insert @p into a queue ordered by virtual time. A queue in use has one kind of order. */
 static __always_inline void dsq_insert_vtime(struct task_struct *p, u64 dsq, u64 slice_ns,
 					     u64 vtime, u64 enq_flags)

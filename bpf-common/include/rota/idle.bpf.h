@@ -81,7 +81,7 @@ static __always_inline s32 idle_place(struct task_struct *p, s32 prev_cpu, u64 w
 		cpu = scx_bpf_select_cpu_dfl(p, prev_cpu, wake_flags, &idle);
 	*placed = idle && !fault_stalls(p) && !fault_sleeps(cpu);
 	if (*placed) {
-		dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		dsq_insert_at_once(p, cpu, slice_ns);
 		return cpu;
 	}
 	if (fault_kind == FAULT_STRAY)

@@ -129,6 +129,7 @@ struct sched_ext_ops {
  */
 enum scx_enq_flags {
 	SCX_ENQ_CPU_SELECTED = 1,
+	SCX_ENQ_IMMED = 2,
 };
 
 /* These have had one value since 6.12. */

@@ -24,6 +24,9 @@ pub const CASES: &[Case] = &[
     Case::new("driven_off_by_real_time", driven_off_by_real_time)
         .counted()
         .min_cpus(2),
+    Case::new("sleepers_beside_real_time", sleepers_beside_real_time)
+        .counted()
+        .min_cpus(4),
     Case::new("real_time_hog", real_time_hog)
         .min_cpus(2)
         .one_machine()
@@ -183,6 +186,55 @@ fn driven_off_by_real_time(guest: &mut Guest) -> CaseResult {
         let bound_ms = bounds::gap_ms(SLICE_MS, report.cpus as usize, 2);
         check!(real_time > 0.5, "the real-time task hardly ran: {figures}");
         check!(gap_ms < bound_ms, "over {bound_ms:.0} ms: {figures}");
+        Ok(figures)
+    })
+}
+
+/// A real-time task that has CPU 1 most of the time, and tasks that wake much more often.
+const SLEEPERS: &str = r#"
+name = "sleepers"
+warmup = "300ms"
+
+[[group]]
+name = "real-time"
+kind = "loop"
+policy = "fifo"
+priority = 60
+run = "60ms"
+sleep = "20ms"
+affinity = "1"
+
+[[group]]
+name = "sleeper"
+kind = "loop"
+count = 3
+run = "100us"
+sleep = "100us"
+jitter = 50
+"#;
+
+/// What the real-time task of [`SLEEPERS`] takes at once.
+const REAL_TIME_MS: f64 = 60.0;
+
+/// Goal: a task that wakes on an idle CPU just before a real-time task takes it goes elsewhere.
+/// Method: a real-time task that takes CPU 1 for 60 ms again and again, and three sleepers, on a
+/// machine where they never need that CPU. Kernels before 7.1 give no means to get such a task away
+/// again: there it waits for the real-time one, but for no longer.
+fn sleepers_beside_real_time(guest: &mut Guest) -> CaseResult {
+    scheduled(guest, &SLICE, |_| {
+        let report = load(guest, SLEEPERS, Duration::from_secs(5))?;
+        let again = scx::events().get("SCX_EV_REENQ_IMMED").copied();
+        let real_time = group(&report, "real-time")?.share;
+        let gap_ms = group(&report, "sleeper")?.longest_gap_us.unwrap_or(0.0) / 1e3;
+        let turns_ms = bounds::gap_ms(SLICE_MS, report.cpus as usize, 1);
+        let bound_ms = turns_ms + if again.is_some() { 0.0 } else { REAL_TIME_MS };
+        let figures = format!(
+            "{real_time:.2} CPUs real-time, longest gap of a sleeper {gap_ms:.1} ms, queued again: \
+             {again:?}"
+        );
+        check!(real_time > 0.5, "the real-time task hardly ran: {figures}");
+        check!(gap_ms < bound_ms, "over {bound_ms:.0} ms: {figures}");
+        check!(again != Some(0), "it never came to that: {figures}");
         Ok(figures)
     })
 }

@@ -118,7 +118,7 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 	memo->nr_misses = impatient || (!shared && (rank == prev || rank == attached)) ?
 		0 : memo->nr_misses + 1;
 	if (!fault_stalls(p))
-		dsq_insert(p, SCX_DSQ_LOCAL, slice_ns, 0);
+		dsq_insert_at_once(p, rank_cpu(rank), slice_ns);
 	return rank_cpu(rank);
 }
 
@@ -215,9 +215,9 @@ OP(void, freq, update_idle, s32 cpu, bool idles)
 	u64 now = bpf_ktime_get_ns();
 
 	nest_update_idle(cpu, idles, now);
+	fair_update_idle(cpu, idles, &clock);
 	if (!idles)
 		return;
-	fair_update_idle(cpu, idles, &clock);
 	ask_performance(cpu, true, now);
 	idle_recheck(cpu, DSQ_MACHINE);
 }

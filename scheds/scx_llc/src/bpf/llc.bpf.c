@@ -94,7 +94,7 @@ OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 		cpu = task_any_cpu(p);
 	place_carry(p, prev_cpu, cpu);
 	if (idle && !fault_stalls(p))
-		dsq_insert(p, SCX_DSQ_LOCAL, shard_state(cpu_shard(cpu))->slice_ns, 0);
+		dsq_insert_at_once(p, cpu, shard_state(cpu_shard(cpu))->slice_ns);
 	return cpu;
 }
 

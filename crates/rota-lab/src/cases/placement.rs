@@ -10,6 +10,7 @@ use rota_load::report::{GroupReport, Report};
 use super::Case;
 use super::common::WHILE_NEEDED;
 use super::session::{load, range, scheduled};
+use super::shares::{hogs, loops};
 use crate::bounds;
 use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, Idleness, Task, Trace, tasks_of};
@@ -33,12 +34,13 @@ const OVERHEAD: f64 = 0.04;
 /// Goal: with more work than CPUs all CPUs are used, equal tasks get equal shares, and nobody waits
 /// longer than it takes the others to have their turns.
 /// Method: two hogs per CPU, each confined to an LLC, because not all policies level LLCs; a probe,
-/// and a probe pinned to each CPU. Looks at their CPU time, and at their longest gap.
+/// and a probe pinned to each CPU. Looks at their CPU time, and at their longest gap. The fewer CPUs
+/// serve a queue, the longer it takes until turns of different lengths even out.
 fn busy_machine(guest: &mut Guest) -> CaseResult {
-    let cpus = guest.machine().cpus;
-    let workload = format!("{BUSY}{}", in_each_llc(guest, 2, "hogs", "run = \"10ms\""));
+    let (cpus, llcs) = (guest.machine().cpus, guest.machine().llcs as u64);
+    let workload = format!("{BUSY}{}", in_each_llc(guest, 2, "hogs", HOG));
     scheduled(guest, &SLICE, |_| {
-        let report = load(guest, &workload, Duration::from_secs(2))?;
+        let report = load(guest, &workload, Duration::from_secs(2 * llcs))?;
         let gaps = check_gaps(&report, 3)?;
         let mut figures = String::new();
         let mut equal = true;
@@ -56,17 +58,23 @@ fn busy_machine(guest: &mut Guest) -> CaseResult {
     })
 }
 
-/// A group of loops for each LLC, so many per CPU, that may not leave it: not all policies level LLCs.
+/// A hog, as lines of its group.
+const HOG: &str = "run = \"10ms\"";
+
+/// Whether the policy brings the loads of LLCs to one level: scx_fifo leaves them as they are.
+fn levels_llcs(guest: &Guest) -> bool {
+    guest.sched_name() != "scx_fifo"
+}
+
+/// A group of loops for each LLC, so many per CPU, that may not leave it.
 fn in_each_llc(guest: &Guest, per_cpu: usize, name: &str, lines: &str) -> String {
     let (cpus, llcs) = (guest.machine().cpus, guest.machine().llcs);
     let count = per_cpu * cpus / llcs;
-    let group = |llc: usize| {
-        format!(
-            "\n[[group]]\nname = \"{name}-{llc}\"\nkind = \"loop\"\n{lines}\n\
-             count = {count}\naffinity = \"llc:{llc}\"\n"
-        )
+    let of = |llc: usize| {
+        let lines = format!("{lines}\ncount = {count}\naffinity = \"llc:{llc}\"");
+        loops(&format!("{name}-{llc}"), &lines)
     };
-    (0..llcs).map(group).collect()
+    (0..llcs).map(of).collect()
 }
 
 /// Of equal tasks the one with the least CPU time has this part of the most: a policy may
@@ -108,29 +116,35 @@ fn check_gaps(report: &Report, per_cpu: usize) -> CaseResult {
 }
 
 /// Goal: pinned tasks never run elsewhere, and are not starved by free ones, nor starve them.
-/// Method: on each CPU a hog and a sleeper that may not leave it, and as many that may leave it for
-/// another of its LLC. A hog gets at least half of what hogs get on average, wherever it may run, and
-/// nobody waits for too long.
+/// Method: on each CPU a hog and a sleeper that may not leave it, and as many free ones, who may leave
+/// it for another of their LLC only if the policy does not level LLCs. A hog gets at least half of what
+/// hogs get on average, wherever it may run, and nobody waits for too long.
 fn pinned_stay(guest: &mut Guest) -> CaseResult {
     let burst = "run = \"500us\"\nsleep = \"5ms\"\njitter = 30";
-    let free = in_each_llc(guest, 1, "free", "run = \"10ms\"");
-    let free_bursts = in_each_llc(guest, 1, "free-burst", burst);
-    let workload = format!(
-        "{PINNED}\n[[group]]\nname = \"pinned-burst\"\nkind = \"loop\"\n{burst}\n\
-         count = \"1/cpu\"\naffinity = \"one-each\"\n{free}{free_bursts}"
-    );
+    let pinned = "count = \"1/cpu\"\naffinity = \"one-each\"";
+    let mut workload = hogs(&[
+        ("pinned", pinned),
+        ("pinned-burst", &format!("{pinned}\n{burst}")),
+    ]);
+    if levels_llcs(guest) {
+        workload += &loops("free", &format!("count = \"1/cpu\"\n{HOG}"));
+        workload += &loops("free-burst", &format!("count = \"1/cpu\"\n{burst}"));
+    } else {
+        workload += &in_each_llc(guest, 1, "free", HOG);
+        workload += &in_each_llc(guest, 1, "free-burst", burst);
+    }
     scheduled(guest, &SLICE, |_| {
         let report = load(guest, &workload, Duration::from_secs(2))?;
         let outside: u64 = report.groups.iter().map(|group| group.outside_mask).sum();
         check!(outside == 0, "{outside} times a task ran where it may not");
-        let shares = |of: fn(&str) -> bool| -> Vec<f64> {
-            let groups = report.groups.iter().filter(|group| of(&group.name));
+        let shares = |of: &str| -> Vec<f64> {
+            let its = |name: &str| name.starts_with(of) && !name.contains("burst");
+            let groups = report.groups.iter().filter(|group| its(&group.name));
             groups
                 .flat_map(|group| group.per_task_share.clone())
                 .collect()
         };
-        let pinned = shares(|name| name == "pinned");
-        let free = shares(|name| name.starts_with("free-") && !name.contains("burst"));
+        let (pinned, free) = (shares("pinned"), shares("free"));
         let average = (pinned.iter().sum::<f64>() + free.iter().sum::<f64>())
             / (pinned.len() + free.len()) as f64;
         let ((least, most), (least_free, _)) = (range(&pinned), range(&free));
@@ -146,18 +160,6 @@ fn pinned_stay(guest: &mut Guest) -> CaseResult {
         Ok(figures)
     })
 }
-
-const PINNED: &str = r#"
-name = "pinned"
-warmup = "500ms"
-
-[[group]]
-name = "pinned"
-kind = "loop"
-count = "1/cpu"
-run = "10ms"
-affinity = "one-each"
-"#;
 
 /// The CPU time that a scheduler may lose, as a multiple of what EEVDF loses: usually it is half of
 /// it (2 % beside 4 to 7 %), but both differ from run to run.

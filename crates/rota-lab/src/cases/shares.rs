@@ -222,11 +222,16 @@ pub fn hogs(groups: &[(&str, &str)]) -> String {
         let run = if lines.contains("run =") {
             ""
         } else {
-            "run = \"10ms\""
+            "run = \"10ms\"\n"
         };
-        text += &format!("\n[[group]]\nname = \"{name}\"\nkind = \"loop\"\n{run}\n{lines}\n");
+        text += &loops(name, &format!("{run}{lines}"));
     }
     text
+}
+
+/// A group of loops with these lines.
+pub fn loops(name: &str, lines: &str) -> String {
+    format!("\n[[group]]\nname = \"{name}\"\nkind = \"loop\"\n{lines}\n")
 }
 
 /// Checks that the CPUs are busy, and that each task has had what its weight is worth.

@@ -53,7 +53,7 @@ static __always_inline void dsq_insert(struct task_struct *p, u64 dsq, u64 slice
 /*
  * For select_cpu(): @p, which wakes, is to run on @cpu at once: it idles, or it is
  * the waker's, who is about to sleep. Where a real-time task is faster than @p on
- * a CPU that idles, @p is queued again, with enqueue().
+ * a CPU that idles, @p is queued again, with enqueue(): from 7.1 on.
  */
 static __always_inline void dsq_insert_at_once(struct task_struct *p, s32 cpu, u64 slice_ns)
 {

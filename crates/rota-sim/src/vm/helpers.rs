@@ -116,7 +116,6 @@ pub(super) fn call<H: Host>(
         // One node: which CPUs are near each other is the core's to know.
         42 => 0,
         35 | 158 => host.current(&mut state.memory),
-        // HZ is 250 in the kernels of the matrix.
         118 => host.jiffies(),
         1..=3 | 87..=89 | 195 => return map(number, state, host.cpu(), args),
         4 | 45 | 113 | 115 | 182 => return text(number, &mut state.memory, args),

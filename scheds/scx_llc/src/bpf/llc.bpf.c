@@ -37,7 +37,7 @@
  * Invariants:
  *  - A runnable task that does not run is in exactly one queue.
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
- *  - No CPU idles for longer than a tick beside a task that it may run.
+ *  - No CPU idles for longer than three ticks beside a task that it may run.
  *
  * Known weakness: a shard whose tasks all sleep a lot is levelled by (1) and at
  * wake-ups only.
@@ -57,7 +57,7 @@ volatile u64 slice_min_ns = 1000000;
 volatile u32 spill_pct = 100;	/* tasks that wait per 100 CPUs of an LLC before others help */
 volatile u32 steal = 1;
 
-/* However few, tasks that wait so long get help: at the tick that comes then. */
+/* Where tasks wait for so long, one that has waited for a tick or two gets help. */
 #define HELP_AFTER_NS	3000000
 
 OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)

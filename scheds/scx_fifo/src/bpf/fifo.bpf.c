@@ -31,6 +31,7 @@
  * of two LLCs may differ in length while both have work, and are not levelled.
  */
 #include "intf.h"
+#include <rota/chain.bpf.h>
 #include <rota/idle.bpf.h>
 #include <rota/ops.bpf.h>
 #include <rota/pinned.bpf.h>
@@ -107,6 +108,11 @@ OP(void, fifo, dispatch, s32 cpu, struct task_struct *prev)
 		idle_enter(cpu);
 }
 
+OP(void, fifo, tick, struct task_struct *p)
+{
+	chain_tick(p, slice_ns);
+}
+
 OP(void, fifo, stopping, struct task_struct *p, bool runnable)
 {
 	task_requeue_if_preempted(p, runnable);
@@ -135,6 +141,7 @@ POLICY(fifo,
        .select_cpu = (void *)fifo_select_cpu,
        .enqueue = (void *)fifo_enqueue,
        .dispatch = (void *)fifo_dispatch,
+       .tick = (void *)fifo_tick,
        .stopping = (void *)fifo_stopping,
        .update_idle = (void *)fifo_update_idle,
        .init = (void *)fifo_init,

@@ -36,6 +36,7 @@
  * timeout the task gets a turn anyway.
  */
 #include "intf.h"
+#include <rota/chain.bpf.h>
 #include <rota/fair.bpf.h>
 #include <rota/idle.bpf.h>
 #include <rota/ops.bpf.h>
@@ -90,6 +91,11 @@ OP(void, vtime, dispatch, s32 cpu, struct task_struct *prev)
 		idle_enter(cpu);
 }
 
+OP(void, vtime, tick, struct task_struct *p)
+{
+	chain_tick(p, slice_ns);
+}
+
 OP(void, vtime, running, struct task_struct *p)
 {
 	fair_running(p, &clock);
@@ -123,6 +129,7 @@ POLICY(vtime,
        .select_cpu = (void *)vtime_select_cpu,
        .enqueue = (void *)vtime_enqueue,
        .dispatch = (void *)vtime_dispatch,
+       .tick = (void *)vtime_tick,
        .running = (void *)vtime_running,
        .stopping = (void *)vtime_stopping,
        .update_idle = (void *)vtime_update_idle,

@@ -16,6 +16,7 @@ mod pool;
 mod replay;
 mod run;
 mod setup;
+mod sim;
 mod step;
 mod stop;
 mod test;
@@ -59,6 +60,7 @@ enum Command {
     Compare(compare::Args),
     Fuzz(fuzz::Args),
     Replay(replay::Args),
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -86,5 +88,6 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Compare(args) => compare::run(args, &cx),
         Command::Fuzz(args) => fuzz::run(args, &cx),
         Command::Replay(args) => replay::run(args, &cx),
+        Command::Sim(args) => sim::run(args, &cx),
     }
 }

@@ -32,6 +32,8 @@ mod panics;
 mod run;
 mod signals;
 mod urgent;
+#[cfg(feature = "write-object")]
+mod written;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -316,6 +316,20 @@ fn not_permitted(kernel: &Kernel) -> Error {
     }
 }
 
+#[cfg(feature = "write-object")]
+impl<P: Policy> Opened<'_, P> {
+    /// Its sections of variables by name (`.rodata`), as they will be loaded.
+    pub fn variables(&self) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let maps = self.0.open_object().maps();
+        maps.filter_map(|map| {
+            // libbpf puts the object's name before that of a section that every object has.
+            let name = map.name().to_string_lossy();
+            let section = name[name.find('.')?..].to_owned();
+            Some((section, map.initial_value()?.to_vec()))
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -86,6 +86,7 @@ pub struct CommonOptions {
 
     /// Say whether the scheduler would start, and how; attach nothing
     #[arg(long, help_heading = COMMAND, conflicts_with_all = ["monitor", "help_stats"])]
+    #[cfg_attr(feature = "write-object", arg(group = "dry"))]
     pub check: bool,
 
     /// Print the counters of a running scheduler every so many seconds; attach nothing
@@ -106,14 +107,16 @@ pub struct CommonOptions {
     pub fault: Option<Fault>,
 
     /// Read the machine below this directory instead of /sys
-    #[arg(
-        long,
-        value_name = "DIR",
-        hide = true,
-        default_value = "/sys",
-        requires = "check"
-    )]
+    #[arg(long, value_name = "DIR", hide = true, default_value = "/sys")]
+    #[cfg_attr(not(feature = "write-object"), arg(requires = "check"))]
+    #[cfg_attr(feature = "write-object", arg(requires = "dry"))]
     pub sysfs_root: PathBuf,
+
+    /// Write the BPF object, and what it is told of the machine, into DIR; attach nothing
+    #[cfg(feature = "write-object")]
+    #[arg(long, value_name = "DIR", hide = true)]
+    #[arg(group = "dry", conflicts_with_all = ["monitor", "help_stats"])]
+    pub write_object: Option<PathBuf>,
 }
 
 /// For a policy without options of its own.

@@ -39,6 +39,10 @@ pub fn run<P: Policy>(arguments: &[OsString]) -> Result<u8, Error> {
     let settings = Settings::<P::Options>::read(&command, &P::PACKAGE, arguments)?;
     logging::start(settings.common.verbose);
     loader::capture();
+    #[cfg(feature = "write-object")]
+    if let Some(dir) = &settings.common.write_object {
+        return crate::written::run::<P>(&settings, dir).map(|()| EXIT_OK);
+    }
     let mut output = Output::new(settings.common.json, Box::new(io::stdout()));
 
     let result = if settings.common.help_stats {

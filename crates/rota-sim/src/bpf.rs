@@ -268,6 +268,8 @@ impl Ops for BpfPolicy {
             ops: ops
                 .functions()
                 .filter_map(|(op, _)| Op::named(op))
+                // Which timers there are shows when one is started.
+                .chain([Op::Timer])
                 .collect(),
             flags: ops.number("flags"),
             timeout_ms: number("timeout_ms"),

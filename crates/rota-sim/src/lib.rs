@@ -28,7 +28,13 @@ pub mod kernel_api;
 pub mod machine;
 pub mod model;
 pub mod object;
+#[cfg(feature = "properties")]
+pub mod properties;
+#[cfg(any(test, feature = "properties"))]
+pub mod random;
 pub mod report;
+pub mod simulation;
+pub mod sysfs;
 pub mod trace;
 pub mod vm;
 pub mod workload;

@@ -5,13 +5,16 @@
 
 mod support;
 
+use rota_load::spec::Workload;
 use rota_sim::bpf::{BpfPolicy, Pieces};
 use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::CpuMask;
 use rota_sim::machine::Machine;
 use rota_sim::model::{Config, Constants, ExitKind, Hog, KernelVersion, NewTask, Sim};
 use rota_sim::object::Object;
-use support::{POLICIES, policy};
+use rota_sim::report::Options;
+use rota_sim::simulation::{Setup, Simulation};
+use support::{POLICIES, policy, program};
 
 const SECOND: u64 = 1_000_000_000;
 /// How long most runs take, of simulated time.
@@ -40,14 +43,17 @@ fn load(name: &str, kernel: &Btf) -> Object {
     object
 }
 
+fn version(release: &str) -> KernelVersion {
+    let (major, minor) = release.split_once('.').unwrap();
+    KernelVersion(major.parse().unwrap(), minor.parse().unwrap())
+}
+
 /// A machine with the policy, for the kernel of that release.
 fn simulation(object: &Object, release: &str, pieces: Pieces) -> (Sim, BpfPolicy) {
     let kernel = btf::kernel(release).unwrap();
     let policy = BpfPolicy::new(object, &kernel, NR_CPUS, pieces).unwrap();
     let mut config = Config::new("1x4x1".parse::<Machine>().unwrap());
-    let (major, minor) = release.split_once('.').unwrap();
-    let version = KernelVersion(major.parse().unwrap(), minor.parse().unwrap());
-    config.constants = Constants::of(version);
+    config.constants = Constants::of(version(release));
     (Sim::new(&config, Box::new(policy.clone())), policy)
 }
 
@@ -141,4 +147,87 @@ fn a_policy_that_loses_a_task_is_ejected_for_a_stall() {
     let exit = sim.run_until(20 * SECOND).unwrap();
     assert_eq!(exit.kind, ExitKind::ErrorStall, "{exit}");
     assert!(exit.message.starts_with("lost"), "{exit}");
+}
+
+/// A pair that keeps waking each other may use two CPUs, on each of which a hog is pinned.
+const PAIR: &str = r#"
+name = "pair"
+duration = "1s"
+[[group]]
+name = "pair"
+kind = "pipe"
+affinity = "0-1"
+[[group]]
+name = "hog"
+kind = "loop"
+count = 2
+run = "10ms"
+affinity = "one-each"
+start = "100ms"
+"#;
+
+#[test]
+fn a_chain_of_wake_ups_leaves_a_pinned_task_its_turn() {
+    let workload = Workload::parse("pair", PAIR).unwrap();
+    let setup = Setup::new("1x4x1".parse().unwrap());
+    for (release, kernel) in btf::KERNELS {
+        let kernel = Btf::parse(kernel).unwrap();
+        for name in POLICIES {
+            let setup = Setup {
+                kernel: version(release),
+                ..setup.clone()
+            };
+            let mut object = load(name, &kernel);
+            object.set_number("slice_ns", 5_000_000).unwrap();
+            let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
+            assert_eq!(simulation.sim.exit(), None);
+            for task in simulation.sim.tasks() {
+                let wait_ms = task.stats.longest_wait_ns / 1_000_000;
+                assert!(wait_ms < 60, "{release} {name}: {} {wait_ms} ms", task.comm);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
+    let kernel = btf::kernel("7.3").unwrap();
+    let mut object = Object::load("timed", program("timed"), &kernel).unwrap();
+    object.set_elements("beats_by_rest", 3).unwrap();
+    let error = object.set_elements("nr_beats", 3).unwrap_err().to_string();
+    assert!(error.contains("is no array"), "{error}");
+    // Each of the two is let go every other millisecond.
+    let text = "name = \"loops\"\nduration = \"1s\"\n[[group]]\nname = \"loop\"\ncount = 2\n\
+                kind = \"loop\"\nrun = \"200us\"\nsleep = \"300us\"\n";
+    let workload = Workload::parse("loops", text).unwrap();
+    let setup = Setup::new("1x1x1".parse().unwrap());
+    let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
+    assert_eq!(simulation.sim.exit(), None);
+    let options = Options {
+        policy: "timed".into(),
+        slice_ns: 20_000_000,
+    };
+    let report = simulation.report(&workload, &options);
+    let cpu = report.groups[0].share;
+    assert!((0.19..0.21).contains(&cpu), "{report}");
+
+    let instance = simulation.policy.instance();
+    let number = |path: &str| instance.number(path).unwrap();
+    let beats = number("nr_beats");
+    assert!((990..=1000).contains(&beats), "{beats}");
+    assert_eq!(number("nr_not_there"), beats);
+    let state = &instance.vm.state;
+    let counted = |map: &str, key: u32| {
+        let value = state
+            .map(map)
+            .unwrap()
+            .get(&state.memory, &key.to_le_bytes(), 0);
+        u64::from_le_bytes(value.unwrap().try_into().unwrap())
+    };
+    assert_eq!(
+        [counted("even", 1), counted("odd", 1)],
+        [beats.div_ceil(2), beats / 2]
+    );
+    assert_eq!([counted("even", 0), counted("odd", 0)], [0, 0]);
+    assert_eq!(number("beats_by_rest[0]"), beats.div_ceil(3));
 }

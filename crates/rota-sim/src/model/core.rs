@@ -357,8 +357,9 @@ impl Core {
         let p = &mut self.tasks[task.0 as usize];
         if p.stats.waits_since_ns.is_none() {
             p.stats.waits_since_ns = Some(now_ns);
+            p.stats.allowed_since_ns = now_ns;
             let allowed = p.allowed;
-            self.stats.beside.waits(&allowed, true, now_ns);
+            self.stats.beside.begins(&allowed, now_ns);
         }
     }
 
@@ -374,8 +375,8 @@ impl Core {
             p.stats.longest_wait_ns = waited;
             p.stats.longest_wait_at_ns = now_ns;
         }
-        let allowed = p.allowed;
-        self.stats.beside.waits(&allowed, false, now_ns);
+        let (allowed, since_ns) = (p.allowed, p.stats.allowed_since_ns);
+        self.stats.beside.ends(&allowed, since_ns, now_ns);
     }
 
     /// Compares a task's CPU time with its ideal.

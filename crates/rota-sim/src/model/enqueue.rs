@@ -399,8 +399,9 @@ impl Core {
         let old = std::mem::replace(&mut p.allowed, allowed);
         p.nr_allowed = allowed.weight();
         if p.stats.waits_since_ns.is_some() {
-            self.stats.beside.waits(&old, false, now_ns);
-            self.stats.beside.waits(&allowed, true, now_ns);
+            let since_ns = std::mem::replace(&mut p.stats.allowed_since_ns, now_ns);
+            self.stats.beside.ends(&old, since_ns, now_ns);
+            self.stats.beside.begins(&allowed, now_ns);
         }
         fields.set_allowed(task, &allowed);
     }

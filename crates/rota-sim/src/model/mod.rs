@@ -48,7 +48,7 @@ pub mod toys;
 mod tests;
 
 pub use behaviour::{Act, Behaviour, ChannelId, ChannelKind, Hog, NewTask, TaskView};
-pub use consts::{Constants, ExitKind, KernelVersion};
+pub use consts::{Constants, ECODE_RESTART_HOTPLUG, ExitKind, KernelVersion};
 pub use context::Context;
 pub use costs::{Costs, TickPhase};
 pub use ops::{

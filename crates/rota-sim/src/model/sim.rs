@@ -91,7 +91,7 @@ pub struct Totals {
     /// Time for which a task waited beside a halted CPU that could have run it, in
     /// nanoseconds; the way of an interrupt is not in it.
     pub lost_ns: u64,
-    /// The longest such time.
+    /// The longest such time of one task.
     pub longest_lost_ns: u64,
     /// When that ended.
     pub longest_lost_at_ns: u64,
@@ -217,6 +217,7 @@ impl Sim {
                     born_ns: old.born_ns.max(now_ns),
                     ideal_ppb: old.ideal_ppb,
                     waits_since_ns: old.waits_since_ns.map(|_| now_ns),
+                    allowed_since_ns: old.allowed_since_ns,
                     woken_at_ns: old.woken_at_ns,
                     ..TaskStats::default()
                 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What is counted while the model runs. The report makes figures of it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
@@ -41,6 +42,8 @@ pub struct TaskStats {
     pub ideal_ppb: u64,
     /// Since when it waits.
     pub(super) waits_since_ns: Option<u64>,
+    /// Since when it waits with the affinity that it has.
+    pub(super) allowed_since_ns: u64,
     /// Since when it is awake and has not run yet.
     pub(super) woken_at_ns: Option<u64>,
 }
@@ -85,24 +88,52 @@ pub(super) struct Beside {
     /// CPUs that are halted.
     pub(super) halted: CpuMask,
     /// Tasks that wait, by where they may run.
-    waiting: HashMap<CpuMask, u32>,
+    waiting: HashMap<CpuMask, Waiting>,
+    /// Since when one of them could run.
     since_ns: Option<u64>,
     pub(super) total_ns: u64,
+    /// The longest that one task waited beside idle CPUs.
     pub(super) longest_ns: u64,
     pub(super) longest_at_ns: u64,
     pub(super) episodes: u64,
 }
 
+/// Tasks that wait and may run on the same CPUs.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// When each began to.
+    since_ns: BTreeMap<u64, u32>,
+    /// Since when one of those CPUs is halted.
+    open_ns: Option<u64>,
+}
+
 impl Beside {
-    /// A task begins to wait, or no longer does.
-    pub(super) fn waits(&mut self, allowed: &CpuMask, waits: bool, now_ns: u64) {
-        if waits {
-            *self.waiting.entry(*allowed).or_default() += 1;
-        } else if let Some(count) = self.waiting.get_mut(allowed) {
-            *count -= 1;
-            if *count == 0 {
-                self.waiting.remove(allowed);
+    /// A task begins to wait.
+    pub(super) fn begins(&mut self, allowed: &CpuMask, now_ns: u64) {
+        let open = allowed.intersects(&self.halted);
+        let waiting = self.waiting.entry(*allowed).or_default();
+        *waiting.since_ns.entry(now_ns).or_default() += 1;
+        waiting.open_ns = waiting.open_ns.or(open.then_some(now_ns));
+        self.look(now_ns);
+    }
+
+    /// A task that has waited since `since_ns` no longer does.
+    pub(super) fn ends(&mut self, allowed: &CpuMask, since_ns: u64, now_ns: u64) {
+        let Some(waiting) = self.waiting.get_mut(allowed) else {
+            return;
+        };
+        let open_ns = waiting.open_ns;
+        if let Entry::Occupied(mut tasks) = waiting.since_ns.entry(since_ns) {
+            *tasks.get_mut() -= 1;
+            if *tasks.get() == 0 {
+                tasks.remove();
             }
+        }
+        if waiting.since_ns.is_empty() {
+            self.waiting.remove(allowed);
+        }
+        if let Some(open_ns) = open_ns {
+            self.waited(since_ns.max(open_ns), now_ns);
         }
         self.look(now_ns);
     }
@@ -114,18 +145,37 @@ impl Beside {
         } else {
             self.halted.remove(cpu)
         };
-        if changed {
-            self.look(now_ns);
+        if !changed {
+            return;
+        }
+        let mut longest_ns = now_ns;
+        for (allowed, waiting) in &mut self.waiting {
+            if !allowed.contains(cpu) {
+                continue;
+            }
+            if halts {
+                waiting.open_ns = waiting.open_ns.or(Some(now_ns));
+            } else if !allowed.intersects(&self.halted)
+                && let Some(open_ns) = waiting.open_ns.take()
+                && let Some((&first_ns, _)) = waiting.since_ns.first_key_value()
+            {
+                longest_ns = longest_ns.min(first_ns.max(open_ns));
+            }
+        }
+        self.waited(longest_ns, now_ns);
+        self.look(now_ns);
+    }
+
+    /// A task waited beside idle CPUs from `since_ns` on.
+    fn waited(&mut self, since_ns: u64, now_ns: u64) {
+        if now_ns - since_ns > self.longest_ns {
+            self.longest_ns = now_ns - since_ns;
+            self.longest_at_ns = now_ns;
         }
     }
 
     fn look(&mut self, now_ns: u64) {
-        let lost = !self.waiting.is_empty()
-            && !self.halted.is_empty()
-            && self
-                .waiting
-                .keys()
-                .any(|allowed| allowed.intersects(&self.halted));
+        let lost = self.waiting.values().any(|its| its.open_ns.is_some());
         match (lost, self.since_ns) {
             (true, None) => self.since_ns = Some(now_ns),
             (false, Some(since)) => {
@@ -137,17 +187,11 @@ impl Beside {
     }
 
     fn close(&mut self, since_ns: u64, now_ns: u64) {
-        let length = now_ns - since_ns;
         // Within one moment, as between an insertion and the kick that goes with it,
         // nothing is lost.
-        if length == 0 {
-            return;
-        }
-        self.total_ns += length;
-        self.episodes += 1;
-        if length > self.longest_ns {
-            self.longest_ns = length;
-            self.longest_at_ns = now_ns;
+        if now_ns > since_ns {
+            self.total_ns += now_ns - since_ns;
+            self.episodes += 1;
         }
     }
 
@@ -156,6 +200,13 @@ impl Beside {
         if let Some(since) = self.since_ns {
             self.close(since, now_ns);
             self.since_ns = Some(now_ns);
+        }
+        let firsts = self.waiting.values().filter_map(|its| {
+            let (&first_ns, _) = its.since_ns.first_key_value()?;
+            Some(first_ns.max(its.open_ns?))
+        });
+        if let Some(first_ns) = firsts.min() {
+            self.waited(first_ns, now_ns);
         }
         if reset {
             (self.total_ns, self.longest_ns, self.episodes) = (0, 0, 0);
@@ -243,16 +294,31 @@ mod tests {
         let (zero, one): (CpuMask, CpuMask) =
             ([0].into_iter().collect(), [1].into_iter().collect());
         beside.halts(0, true, 10);
-        beside.waits(&one, true, 20);
-        beside.waits(&zero, true, 30);
+        beside.begins(&one, 20);
+        beside.begins(&zero, 30);
         beside.halts(0, false, 30);
         assert_eq!((beside.total_ns, beside.episodes), (0, 0));
         beside.halts(0, true, 50);
         beside.halts(0, false, 57);
-        beside.waits(&zero, false, 60);
+        beside.ends(&zero, 30, 60);
         assert_eq!(
             (beside.total_ns, beside.longest_ns, beside.longest_at_ns),
             (7, 7, 57)
         );
+    }
+
+    #[test]
+    fn the_longest_is_of_one_task() {
+        let mut beside = Beside::default();
+        let zero: CpuMask = [0].into_iter().collect();
+        beside.halts(0, true, 0);
+        beside.begins(&zero, 10);
+        beside.begins(&zero, 14);
+        beside.ends(&zero, 10, 15);
+        beside.begins(&zero, 18);
+        beside.ends(&zero, 14, 20);
+        assert_eq!((beside.longest_ns, beside.longest_at_ns), (6, 20));
+        beside.halts(0, false, 21);
+        assert_eq!((beside.longest_ns, beside.total_ns), (6, 11));
     }
 }

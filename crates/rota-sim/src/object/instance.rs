@@ -39,6 +39,11 @@ impl Object {
             }
             state.add_map(def.clone());
         }
+        for &(outer, index, inner) in &self.inner_maps {
+            let inner = state.maps[inner as usize].handle().to_le_bytes();
+            let outer = &mut state.maps[outer as usize];
+            outer.set(&mut state.memory, &index.to_le_bytes(), &inner, 0);
+        }
         let mut data = Vec::new();
         for section in &self.data {
             let bytes = section.bytes.clone();

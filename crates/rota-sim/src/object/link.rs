@@ -14,6 +14,8 @@ const R_BPF_64_64: u32 = 1;
 pub(super) const R_BPF_64_ABS64: u32 = 2;
 /// A call.
 const R_BPF_64_32: u32 = 10;
+/// Bytes of an address.
+pub(super) const POINTER_BYTES: u64 = 8;
 /// Bytes of an instruction.
 pub(super) const INSN_BYTES: u64 = 8;
 

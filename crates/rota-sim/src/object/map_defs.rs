@@ -2,7 +2,7 @@
 //! Maps as their types define them: section `.maps`.
 
 use super::elf::Elf;
-use super::link::Layout;
+use super::link::{Layout, POINTER_BYTES};
 use super::{Object, Reason};
 use crate::btf::{Btf, Kind, Type, TypeId};
 use crate::vm::{MapDef, MapKind};
@@ -31,7 +31,62 @@ pub(super) fn read(
             .insert((number, symbol.value), object.maps.len() as u32);
         object.maps.push(def);
     }
+    read_inner(elf, btf, layout, object)
+}
+
+/// Read which maps an array of maps begins with.
+fn read_inner(
+    elf: &Elf<'_>,
+    btf: &Btf,
+    layout: &Layout,
+    object: &mut Object,
+) -> Result<(), Reason> {
+    let sections = elf.sections.iter().enumerate();
+    for (number, section) in sections.filter(|(_, section)| section.name == ".maps") {
+        for relocation in &section.relocations {
+            let error = |what: &str| Reason::Relocation {
+                section: section.name.into(),
+                offset: relocation.offset,
+                what: what.into(),
+            };
+            let starts = layout.maps.iter();
+            let (start, outer) = starts
+                .filter(|((its, start), _)| *its == number && *start <= relocation.offset)
+                .map(|((_, start), map)| (*start, *map))
+                .max()
+                .ok_or_else(|| error("is in no map"))?;
+            let def = &object.maps[outer as usize];
+            let values = values_offset(btf, &def.name).filter(|_| def.kind == MapKind::ArrayOfMaps);
+            let values = values.ok_or_else(|| error("is in a map that has no maps"))?;
+            let index = (relocation.offset - start)
+                .checked_sub(values)
+                .map(|offset| offset / POINTER_BYTES)
+                .and_then(|index| u32::try_from(index).ok())
+                .filter(|index| *index < def.max_entries)
+                .ok_or_else(|| error("is outside of the map"))?;
+            let symbol = elf.symbols.get(relocation.symbol);
+            let inner = symbol
+                .and_then(|symbol| layout.maps.get(&(symbol.section?, symbol.value)))
+                .ok_or_else(|| error("is to no map"))?;
+            object.inner_maps.push((outer, index, *inner));
+        }
+    }
     Ok(())
+}
+
+/// Where a map's initial values stand in its definition, in bytes.
+fn values_offset(btf: &Btf, name: &str) -> Option<u64> {
+    let Type::Var(variable) = btf.get(btf.find(name, Kind::Var)?)? else {
+        return None;
+    };
+    let (_, Type::Composite(composite)) = btf.resolve(variable.ty)? else {
+        return None;
+    };
+    let values = composite
+        .members
+        .iter()
+        .find(|its| &*its.name == "values")?;
+    Some(u64::from(values.bit_offset / 8))
 }
 
 fn definition(btf: &Btf, name: &str) -> Result<MapDef, String> {
@@ -60,11 +115,15 @@ fn definition(btf: &Btf, name: &str) -> Result<MapDef, String> {
             "key" => def.key_bytes = size_behind(btf, member.ty, field)?,
             "value" => def.value_bytes = size_behind(btf, member.ty, field)?,
             "map_flags" | "pinning" | "map_extra" | "numa_node" => {}
+            "values" if MapKind::from_number(number) == Some(MapKind::ArrayOfMaps) => {}
             other => return Err(format!("member {other} is not supported")),
         }
     }
     def.kind = MapKind::from_number(number)
         .ok_or_else(|| format!("maps of type {number} are not supported"))?;
+    if def.kind == MapKind::ArrayOfMaps {
+        def.value_bytes = POINTER_BYTES as u32;
+    }
     check(&def)?;
     Ok(def)
 }
@@ -72,10 +131,9 @@ fn definition(btf: &Btf, name: &str) -> Result<MapDef, String> {
 /// What the kernel's `map_alloc_check()` would refuse.
 fn check(def: &MapDef) -> Result<(), String> {
     match def.kind {
-        MapKind::Array | MapKind::PercpuArray if def.key_bytes != 4 => Err(format!(
-            "keys of an array have 4 bytes, not {}",
-            def.key_bytes
-        )),
+        MapKind::Array | MapKind::PercpuArray | MapKind::ArrayOfMaps if def.key_bytes != 4 => Err(
+            format!("keys of an array have 4 bytes, not {}", def.key_bytes),
+        ),
         MapKind::Ringbuf if !def.max_entries.is_power_of_two() || def.max_entries < 4096 => {
             let what = "a ring has a number of bytes that is a power of 2, at least a page, not";
             Err(format!("{what} {}", def.max_entries))

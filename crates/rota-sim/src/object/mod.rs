@@ -20,6 +20,7 @@ mod link;
 mod map_defs;
 mod ops;
 mod variables;
+mod written;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,11 +28,12 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::btf::{Btf, BtfError};
-use crate::vm::{DecodeError, Function, KfuncRef, MapDef, Raw};
+use crate::vm::{DecodeError, Function, KfuncRef, MAX_OBJECT_BYTES, MapDef, Raw};
 
 pub use instance::Instance;
 pub use ops::Ops;
 pub use variables::{Place, Variables};
+pub use written::{Patch, Section, Written};
 
 /// Why an object cannot be run.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -158,6 +160,8 @@ pub struct Object {
     kfuncs: Vec<KfuncRef>,
     poison: Vec<String>,
     maps: Vec<MapDef>,
+    /// What arrays of maps begin with: map, index, the map there.
+    inner_maps: Vec<(u32, u32, u32)>,
     data: Vec<Data>,
     variables: Arc<Variables>,
     ops: Ops,
@@ -189,6 +193,7 @@ impl Object {
             kfuncs: Vec::new(),
             poison: Vec::new(),
             maps: Vec::new(),
+            inner_maps: Vec::new(),
             data: Vec::new(),
             variables: Arc::default(),
             ops: Ops::default(),
@@ -267,6 +272,27 @@ impl Object {
         })
     }
 
+    /// Give an array that is the last of its section of variables so many elements
+    /// before the start, as user space does with `bpf_map__set_value_size()`.
+    ///
+    /// # Errors
+    /// If there is no such array, or others follow it, or it would be too large.
+    pub fn set_elements(&mut self, array: &str, elements: u32) -> Result<(), LoadError> {
+        let (whole, one) = (self.place(array)?, self.place(&format!("{array}[0]"))?);
+        let bytes = &mut self.data[whole.section as usize].bytes;
+        if (whole.offset + whole.bytes) as usize != bytes.len() {
+            return Err(self.no_variable(array, "is not the last of its section"));
+        }
+        let size = u64::from(whole.offset) + u64::from(one.bytes) * u64::from(elements);
+        match usize::try_from(size) {
+            Ok(size) if size <= MAX_OBJECT_BYTES => {
+                bytes.resize(size, 0);
+                Ok(())
+            }
+            _ => Err(self.no_variable(array, "would be too large")),
+        }
+    }
+
     /// The kfuncs that it calls on this kernel and that are not simulated: a call
     /// of one faults.
     pub fn unsupported_kfuncs(&self) -> BTreeSet<&str> {
@@ -329,7 +355,7 @@ impl Object {
     pub fn resize_section(&mut self, section: &str, bytes: usize) -> bool {
         let found = self.data.iter_mut().find(|data| data.name == section);
         match found {
-            Some(data) if bytes <= crate::vm::MAX_OBJECT_BYTES => {
+            Some(data) if bytes <= MAX_OBJECT_BYTES => {
                 data.bytes.resize(bytes, 0);
                 true
             }

@@ -147,7 +147,7 @@ pub struct MachineReport {
     /// Time for which a task waited beside an idle CPU that could have run it, over
     /// the measured time, in percent. The way of an interrupt is not in it.
     pub lost_pct: f64,
-    /// The longest such time, in microseconds.
+    /// The longest such time of one task, in microseconds.
     pub longest_lost_us: f64,
     /// When it ended, in milliseconds from the load on.
     pub longest_lost_at_ms: f64,

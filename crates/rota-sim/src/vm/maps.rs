@@ -27,6 +27,7 @@ pub enum MapKind {
     PercpuArray,
     LruHash,
     LruPercpuHash,
+    ArrayOfMaps,
     Queue,
     Ringbuf,
     TaskStorage,
@@ -42,6 +43,7 @@ impl MapKind {
             6 => MapKind::PercpuArray,
             9 => MapKind::LruHash,
             10 => MapKind::LruPercpuHash,
+            12 => MapKind::ArrayOfMaps,
             22 => MapKind::Queue,
             27 => MapKind::Ringbuf,
             29 => MapKind::TaskStorage,
@@ -58,7 +60,10 @@ impl MapKind {
     }
 
     fn is_array(self) -> bool {
-        matches!(self, MapKind::Array | MapKind::PercpuArray)
+        matches!(
+            self,
+            MapKind::Array | MapKind::PercpuArray | MapKind::ArrayOfMaps
+        )
     }
 
     fn is_lru(self) -> bool {
@@ -206,7 +211,12 @@ impl Map {
             return Ok(0);
         };
         self.touch(row);
-        Ok(self.row_address(row, cpu))
+        let address = self.row_address(row, cpu);
+        match self.def.kind {
+            // What a program gets is the map, not where it stands.
+            MapKind::ArrayOfMaps => Ok(memory.read_u64(address)?),
+            _ => Ok(address),
+        }
     }
 
     fn has_keys(&self) -> bool {
@@ -225,7 +235,7 @@ impl Map {
         flags: u64,
         cpu: u32,
     ) -> Result<i64, Cause> {
-        if flags > 2 || !self.has_keys() {
+        if flags > 2 || !self.has_keys() || self.def.kind == MapKind::ArrayOfMaps {
             return Ok(EINVAL);
         }
         let found = self.find(memory, key)?;

@@ -1,75 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What holds on any machine, for any workload, under any policy that is sound.
 
-use std::env;
-
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rota_load::spec::Workload;
 
 use super::*;
 use crate::machine::Machine;
+use crate::random::{cases, machines, workloads};
 use crate::report::{Claim, feasible_shares};
 use crate::workload::populate;
 
 const LENGTH_NS: u64 = 20 * MS;
 
-/// A few cases, the same each time. `PROPTEST_CASES` and `PROPTEST_RNG_SEED` ask for others.
-fn cases() -> ProptestConfig {
-    let mut config = ProptestConfig::default();
-    if env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 12;
-    }
-    if env::var_os("PROPTEST_RNG_SEED").is_none() {
-        config.rng_seed = RngSeed::Fixed(1);
-    }
-    config
-}
-
-fn machines() -> impl Strategy<Value = String> {
-    let shapes = [
-        "1x1x1",
-        "1x4x1",
-        "2x2x2",
-        "1x3x2-1",
-        "numa:2x2x2x1",
-        "hybrid:2+2",
-    ];
-    proptest::sample::select(shapes.to_vec()).prop_map(str::to_owned)
-}
-
-fn kinds() -> impl Strategy<Value = String> {
-    let affinity = prop_oneof![
-        3 => Just(String::new()),
-        1 => Just("affinity = \"one-each\"\n".to_owned()),
-        1 => Just("affinity = \"llc:0\"\n".to_owned()),
-        1 => Just("affinity = \"0\"\n".to_owned()),
-    ];
-    let kind = prop_oneof![
-        (50u64..5000, 0u64..5000, 0u32..100).prop_map(|(run, sleep, jitter)| format!(
-            "kind = \"loop\"\nrun = \"{run}us\"\nsleep = \"{sleep}us\"\njitter = {jitter}\n"
-        )),
-        Just("kind = \"loop\"\nrun = \"2ms\"\n".to_owned()),
-        Just("kind = \"loop\"\nrun = \"200us\"\nyield = true\n".to_owned()),
-        Just("kind = \"pipe\"\n".to_owned()),
-        Just("kind = \"messaging\"\nsenders = 2\nreceivers = 2\n".to_owned()),
-        Just("kind = \"fork-storm\"\noutstanding = 2\nrun = \"300us\"\n".to_owned()),
-        Just("kind = \"frame\"\nperiod = \"5ms\"\nwork = \"1ms\"\n".to_owned()),
-        Just("kind = \"probe\"\nperiod = \"700us\"\n".to_owned()),
-    ];
-    (kind, affinity, -5i32..6, 1u32..5).prop_map(|(kind, affinity, nice, count)| {
-        format!("{kind}{affinity}nice = {nice}\ncount = {count}\n")
-    })
-}
-
 fn workload_text() -> impl Strategy<Value = String> {
-    proptest::collection::vec(kinds(), 1..4).prop_map(|groups| {
-        let mut text = "name = \"random\"\nduration = \"20ms\"\n".to_owned();
-        for (number, group) in groups.iter().enumerate() {
-            text += &format!("[[group]]\nname = \"g{number}\"\n{group}");
-        }
-        text
-    })
+    workloads(20..21, -5..6)
 }
 
 /// The kernel's search leaves a task that is woken over a pipe or a socket to the CPU of its
@@ -144,7 +88,7 @@ fn check_queues(sim: &Sim) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(cases())]
+    #![proptest_config(cases(12))]
 
     #[test]
     fn nobody_is_lost_or_misplaced(

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What every scheduler promises, on random machines, kernels, workloads and interleavings: a test
+//! of a scheduler is a call of [`check`].
+//!
+//! The object is the one that the scheduler would load there: it is asked to write it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::{fmt, fs};
+
+use proptest::prelude::*;
+use proptest::test_runner::{TestError, TestRunner};
+use rota_load::spec::Workload;
+
+use crate::bpf::Pieces;
+use crate::btf::{self, Btf};
+use crate::machine::Machine;
+use crate::model::{ECODE_RESTART_HOTPLUG, KernelVersion, TaskFigures};
+use crate::object::{Object, Written};
+use crate::random::{cases, machines, workloads};
+use crate::report::feasible_shares;
+use crate::report::{Claim, Options};
+use crate::simulation::{Setup, Simulation, Unplug};
+use crate::sysfs;
+
+/// Cases that a plain `cargo test` runs.
+const CASES: u32 = 24;
+/// How long each is measured, in milliseconds: long enough that a task can starve.
+const LENGTHS_MS: Range<u64> = 200..1500;
+/// A tick of the model.
+const TICK_NS: u64 = 4_000_000;
+
+/// What a scheduler promises besides what all do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promises {
+    /// CPU time follows weight over the whole machine: no task is more than two slices off.
+    pub exact_shares: bool,
+    /// How long a task may wait beside an idle CPU that it may use, in nanoseconds.
+    pub idle_ns: u64,
+}
+
+/// Runs `scheduler` (the path of its program) through random cases.
+///
+/// # Panics
+/// It breaks a promise; the message has the smallest case in which it does.
+pub fn check(scheduler: &str, promises: Promises) {
+    if let Some(found) = search(scheduler, None, promises, CASES) {
+        panic!("{found}");
+    }
+}
+
+/// The smallest case in which `scheduler` (the path of its program) breaks a promise, if one of
+/// `number` random ones is. With `object`, that is run in place of its own: the same variables, other
+/// code.
+pub fn search(
+    scheduler: &str,
+    object: Option<&[u8]>,
+    promises: Promises,
+    number: u32,
+) -> Option<Violation> {
+    let scheduler = Scheduler {
+        program: PathBuf::from(scheduler),
+        object: object.map(<[u8]>::to_vec),
+        promises,
+        written: Mutex::default(),
+    };
+    let mut runner = TestRunner::new(cases(number));
+    match runner.run(&scenarios(), |scenario| scheduler.judge(&scenario)) {
+        Ok(()) => None,
+        Err(TestError::Fail(reason, scenario)) => Some(Violation {
+            what: reason.to_string(),
+            scenario,
+        }),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    /// Which, and how.
+    pub what: String,
+    /// In which case.
+    pub scenario: Scenario,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}\n{}", self.what, self.scenario)
+    }
+}
+
+fn scenarios() -> impl Strategy<Value = Scenario> {
+    let kernels = proptest::sample::select(btf::KERNELS.map(|(name, _)| name).to_vec());
+    let cuts = prop_oneof![
+        1 => Just(Pieces::Whole),
+        3 => Just(Pieces::Kfuncs),
+        3 => (1u64..40).prop_map(Pieces::Insns),
+    ];
+    let unplugs = (0..LENGTHS_MS.end, 0u32..8).prop_map(|(at_ms, cpu)| Unplug {
+        at: Duration::from_millis(at_ms),
+        cpu,
+    });
+    let cases_of = (
+        machines(),
+        kernels,
+        workloads(LENGTHS_MS, -20..20),
+        cuts,
+        proptest::option::weighted(0.1, unplugs),
+        any::<u64>(),
+    );
+    cases_of.prop_map(|(machine, kernel, workload, cut, unplug, seed)| Scenario {
+        machine,
+        kernel,
+        workload,
+        cut,
+        unplug,
+        seed,
+    })
+}
+
+/// A case.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// The name of the machine.
+    pub machine: String,
+    /// Whose core.
+    pub kernel: &'static str,
+    /// The workload's text.
+    pub workload: String,
+    /// Where callbacks are cut.
+    pub cut: Pieces,
+    /// Whether a CPU goes, which ends the run: the scheduler starts anew.
+    pub unplug: Option<Unplug>,
+    /// Which of many interleavings.
+    pub seed: u64,
+}
+
+/// What makes it happen again.
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cut = match self.cut {
+            Pieces::Whole => "whole".to_owned(),
+            Pieces::Kfuncs => "kfuncs".to_owned(),
+            Pieces::Insns(insns) => insns.to_string(),
+        };
+        let Self {
+            machine,
+            kernel,
+            seed,
+            ..
+        } = self;
+        write!(
+            f,
+            "cargo xtask sim --topology {machine} --kernel {kernel} --cut {cut} --seed {seed} "
+        )?;
+        if let Some(unplug) = &self.unplug {
+            write!(f, "--unplug {unplug} ")?;
+        }
+        write!(f, "--workload FILE, with\n{}", self.workload)
+    }
+}
+
+struct Scheduler {
+    program: PathBuf,
+    /// What is run in place of its own.
+    object: Option<Vec<u8>>,
+    promises: Promises,
+    /// What it wrote, by machine.
+    written: Mutex<HashMap<String, (Vec<u8>, Written)>>,
+}
+
+impl Scheduler {
+    /// The object that it would load on `machine`, and what it writes into it.
+    fn object(&self, machine: &Machine) -> (Vec<u8>, Written) {
+        let mut written = self.written.lock().expect("no case panics while it asks");
+        let known = written.entry(machine.name().to_owned());
+        let (object, written) = known.or_insert_with(|| self.ask(machine)).clone();
+        (self.object.clone().unwrap_or(object), written)
+    }
+
+    fn ask(&self, machine: &Machine) -> (Vec<u8>, Written) {
+        let dir = tempfile::tempdir().expect("there is room for a directory");
+        let (sys, object) = (dir.path().join("sys"), dir.path().join("object"));
+        sysfs::write(machine, &sys).expect("there is room for a few files");
+        let mut command = Command::new(&self.program);
+        command.arg("--sysfs-root").arg(&sys);
+        command.arg("--write-object").arg(&object);
+        let output = command.output().expect("the scheduler can be run");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{}: {said}", machine.name());
+        let file = |end: &str| {
+            let paths = fs::read_dir(&object).expect("the scheduler has made it");
+            let mut paths = paths.map(|entry| entry.expect("it can be read").path());
+            let path = paths.find(|path| path.to_string_lossy().ends_with(end));
+            fs::read(path.expect("the scheduler wrote both")).expect("it can be read")
+        };
+        let written = serde_json::from_slice(&file(".json"));
+        (file(".bpf.o"), written.expect("the scheduler wrote it"))
+    }
+
+    fn judge(&self, scenario: &Scenario) -> Result<(), TestCaseError> {
+        let machine: Machine = scenario.machine.parse().expect("it is one of ours");
+        let (bytes, written) = self.object(&machine);
+        let types: Btf = btf::kernel(scenario.kernel).expect("it comes with this crate");
+        let failed = |error: &dyn fmt::Display| TestCaseError::fail(error.to_string());
+        let mut object =
+            Object::load(&written.scheduler, &bytes, &types).map_err(|error| failed(&error))?;
+        object.write(&written).map_err(|error| failed(&error))?;
+        let workload = Workload::parse("random", &scenario.workload).expect("it is valid");
+        let (major, minor) = scenario.kernel.split_once('.').expect("it is a version");
+        let number = |digits: &str| digits.parse().expect("it is a version");
+        let online = machine.online();
+        let unplug = scenario.unplug.filter(|unplug| {
+            online.contains(unplug.cpu) && online.weight() > 1 && unplug.at < workload.duration
+        });
+        let setup = Setup {
+            kernel: KernelVersion(number(major), number(minor)),
+            pieces: scenario.cut,
+            seed: scenario.seed,
+            unplug,
+            ..Setup::new(machine)
+        };
+        let simulation =
+            Simulation::run(&object, &types, &workload, &setup).map_err(|error| failed(&error))?;
+        match simulation.sim.exit() {
+            Some(exit) if exit.code == ECODE_RESTART_HOTPLUG && unplug.is_some() => {}
+            Some(exit) => return Err(TestCaseError::fail(format!("ejected: {exit}"))),
+            None => prop_assert!(unplug.is_none(), "goes on without a CPU that it knows of"),
+        }
+        self.judge_run(&simulation, &workload, &written)
+    }
+
+    fn judge_run(
+        &self,
+        simulation: &Simulation,
+        workload: &Workload,
+        written: &Written,
+    ) -> Result<(), TestCaseError> {
+        let sim = &simulation.sim;
+        let options = Options {
+            policy: written.scheduler.clone(),
+            slice_ns: written.slice_ns,
+        };
+        let report = || simulation.report(workload, &options);
+        let lost_ns = sim.totals().longest_lost_ns;
+        prop_assert!(
+            lost_ns <= self.promises.idle_ns,
+            "a task waits {lost_ns} ns beside an idle CPU\n{}",
+            report()
+        );
+        let tasks = sim.tasks();
+        let tasks: Vec<&TaskFigures> = tasks.iter().filter(|task| task.ext).collect();
+        let turn_ns = written.slice_ns + TICK_NS;
+        for task in &tasks {
+            let turns: u64 = tasks
+                .iter()
+                .map(|other| u64::from(other.weight.div_ceil(task.weight)))
+                .sum();
+            // Both queues of a CPU, its own and the shared one, have turns.
+            let bound_ns = 2 * (turns + 1) * turn_ns;
+            let wait_ns = task.stats.longest_wait_ns;
+            prop_assert!(
+                wait_ns <= bound_ns,
+                "{} of weight {} waits {wait_ns} ns, over {bound_ns}\n{}",
+                task.comm,
+                task.weight,
+                report()
+            );
+        }
+        let free = tasks.iter().all(|task| task.allowed == tasks[0].allowed);
+        if self.promises.exact_shares && free && simulation.roster.groups.iter().all(|its| its.hogs)
+        {
+            self.judge_shares(simulation, &tasks, turn_ns, &report)?;
+        }
+        Ok(())
+    }
+
+    fn judge_shares(
+        &self,
+        simulation: &Simulation,
+        tasks: &[&TaskFigures],
+        turn_ns: u64,
+        report: &dyn Fn() -> crate::report::Report,
+    ) -> Result<(), TestCaseError> {
+        let sim = &simulation.sim;
+        let claims: Vec<Claim> = tasks
+            .iter()
+            .map(|task| Claim {
+                weight: task.weight.into(),
+                allowed: task.allowed,
+            })
+            .collect();
+        let elapsed_ns = sim.now_ns() - sim.measured_from_ns();
+        for (task, share) in tasks.iter().zip(feasible_shares(&claims, &sim.online())) {
+            let lag_ns = task.stats.cpu_ns as f64 - share * elapsed_ns as f64;
+            // Two at each end of the measured part.
+            prop_assert!(
+                lag_ns.abs() <= 4.0 * turn_ns as f64,
+                "{} is {lag_ns:.0} ns from its share\n{}",
+                task.comm,
+                report()
+            );
+        }
+        Ok(())
+    }
+}

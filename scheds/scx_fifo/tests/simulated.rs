@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Goal: the scheduler keeps its promises whatever machine and work it meets. Method: random ones, in
+//! the simulator.
+
+use rota_sim::properties::{Promises, check};
+
+#[test]
+fn promises_are_kept() {
+    let promises = Promises {
+        exact_shares: false,
+        idle_ns: 8_000_000,
+    };
+    check(env!("CARGO_BIN_EXE_scx_fifo"), promises);
+}

@@ -16,6 +16,7 @@ static OBJECTS: LazyLock<Mutex<HashMap<PathBuf, &'static [u8]>>> = LazyLock::new
 
 /// The object of a policy: compiled as its build does or, if the environment
 /// variable `ROTA_SIM_OBJECTS` names a folder, `<policy>.bpf.o` in that.
+#[allow(dead_code, reason = "not every test needs one")]
 pub fn policy(name: &str) -> &'static [u8] {
     let source = format!("{ROOT}/scheds/scx_{name}/src/bpf/{name}.bpf.c");
     once(Path::new(&source), || {

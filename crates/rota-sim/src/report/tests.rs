@@ -80,6 +80,23 @@ fn waking_tasks_have_latencies_but_no_ideal() {
 }
 
 #[test]
+fn a_wake_up_that_waits_for_a_turn_shows_how_long() {
+    let text = "name = \"w\"\nduration = \"1s\"
+        [[group]]\nname = \"probe\"\nkind = \"probe\"\nperiod = \"50ms\"
+        [[group]]\nname = \"hog\"\nkind = \"loop\"\nrun = \"10ms\"\ncount = 3";
+    // The probe comes after the others: two whole turns and a part, each to the tick after 5 ms.
+    let fifo = GlobalFifo { slice_ns: SLICE_NS };
+    let report = run("1x1x1", text, Box::new(Native::new(fifo)));
+    let latency = report.groups[0].wakeup_us.unwrap();
+    assert!((16_000.0..24_100.0).contains(&latency.p50), "{latency:?}");
+    let wait_us = report.groups[0].longest_wait_ms * 1e3;
+    assert!(
+        (wait_us - latency.max).abs() < 100.0,
+        "{latency:?} {wait_us}"
+    );
+}
+
+#[test]
 fn json_and_text_say_the_same() {
     let report = run("1x2x1", HOGS, vtime());
     let json = serde_json::to_string(&report).unwrap();

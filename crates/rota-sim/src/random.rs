@@ -62,22 +62,26 @@ fn group(nice: Range<i32>) -> impl Strategy<Value = String> {
         Just("kind = \"probe\"\nperiod = \"700us\"\n".to_owned()),
         Just("kind = \"affinity-storm\"\ntarget = \"group\"\n".to_owned()),
     ];
-    let start = prop_oneof![
-        3 => Just(String::new()),
-        1 => (1u64..150).prop_map(|start| format!("start = \"{start}ms\"\n")),
-    ];
-    (kind, affinity, start, nice, 1u32..5).prop_map(|(kind, affinity, start, nice, count)| {
-        format!("{kind}{affinity}{start}nice = {nice}\ncount = {count}\n")
+    (kind, affinity, nice, 1u32..5).prop_map(|(kind, affinity, nice, count)| {
+        format!("{kind}{affinity}nice = {nice}\ncount = {count}\n")
     })
+}
+
+/// When a group begins, in percent of the length.
+fn start() -> impl Strategy<Value = u64> {
+    prop_oneof![3 => Just(0), 1 => 1u64..60]
 }
 
 /// The text of a workload of `length_ms` milliseconds, of tasks with nice values in `nice`.
 pub fn workloads(length_ms: Range<u64>, nice: Range<i32>) -> impl Strategy<Value = String> {
-    let groups = proptest::collection::vec(group(nice), 1..4);
+    let groups = proptest::collection::vec((group(nice), start()), 1..4);
     (length_ms, groups).prop_map(|(length_ms, groups)| {
         let mut text = format!("name = \"random\"\nduration = \"{length_ms}ms\"\n");
-        for (number, group) in groups.iter().enumerate() {
+        for (number, (group, percent)) in groups.iter().enumerate() {
             text += &format!("[[group]]\nname = \"g{number}\"\n{group}");
+            if *percent > 0 {
+                text += &format!("start = \"{}us\"\n", length_ms * percent * 10);
+            }
         }
         text
     })

@@ -15,6 +15,7 @@ mod load;
 mod pool;
 mod replay;
 mod run;
+mod scale;
 mod setup;
 mod sim;
 mod step;
@@ -61,6 +62,7 @@ enum Command {
     Fuzz(fuzz::Args),
     Replay(replay::Args),
     Sim(sim::Args),
+    Scale(scale::Args),
 }
 
 fn main() -> ExitCode {
@@ -89,5 +91,6 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Fuzz(args) => fuzz::run(args, &cx),
         Command::Replay(args) => replay::run(args, &cx),
         Command::Sim(args) => sim::run(args, &cx),
+        Command::Scale(args) => scale::run(&args, &cx),
     }
 }

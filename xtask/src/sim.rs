@@ -17,6 +17,8 @@ use crate::{load, step, stop, ui};
 
 /// The simulator.
 const SIMULATOR: &str = "rota-sim";
+/// The directory in which a scheduler writes what it would load.
+pub const OBJECT: &str = "object";
 
 /// Run a workload under a policy in the simulator; the figures are those of a model
 #[derive(clap::Args, Debug)]
@@ -95,10 +97,16 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     command.args((args.elements.iter()).flat_map(|elements| ["--elements", elements]));
     // Lives until the simulator has ended.
     let written = match &args.sched {
-        Some(sched) => Some(write_object(cx, &simulator, sched, &args)?),
+        Some(sched) => {
+            let program = build_writer(cx, sched)?;
+            let task = ui::spinner(format!("asking {sched}"));
+            let dir = write_object(&simulator, &program, &args.topology, &args.options, &task)?;
+            task.done("");
+            Some(dir)
+        }
         None => None,
     };
-    let policy = written.as_ref().map(|dir| dir.path().join("object"));
+    let policy = written.as_ref().map(|dir| dir.path().join(OBJECT));
     command.arg(policy.or(args.object).expect("clap wants one of them"));
     let status = command.status();
     let status = status.with_context(|| format!("running {}", simulator.display()))?;
@@ -108,7 +116,8 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         .unwrap_or(1))
 }
 
-fn build(cx: &Context) -> Result<PathBuf> {
+/// Builds the simulator; its program.
+pub fn build(cx: &Context) -> Result<PathBuf> {
     let task = ui::spinner("building the simulator");
     let mut command = cx.cargo();
     command.args(["build", "--release", "-p", SIMULATOR, "--bin", SIMULATOR]);
@@ -117,26 +126,36 @@ fn build(cx: &Context) -> Result<PathBuf> {
     Ok(cx.target_dir.join("release").join(SIMULATOR))
 }
 
-/// What `sched` would load on the machine, in the directory `object` of the one that is returned.
-fn write_object(cx: &Context, simulator: &Path, sched: &str, args: &Args) -> Result<TempDir> {
+/// Builds `sched` so that it can write what it would load; its program.
+pub fn build_writer(cx: &Context, sched: &str) -> Result<PathBuf> {
     let task = ui::spinner(format!("building {sched}"));
     let mut build = cx.cargo();
     Toolchain::find()?.apply(&mut build);
     build.args(["build", "-p", sched, "--features", "rota-core/write-object"]);
     step::require(build, &task)?;
-    let program = cx.target_dir.join("debug").join(sched);
+    task.done("");
+    Ok(cx.target_dir.join("debug").join(sched))
+}
 
+/// What a scheduler's `program` would load on the machine called `topology`, in the directory
+/// [`OBJECT`] of the one that is returned.
+pub fn write_object(
+    simulator: &Path,
+    program: &Path,
+    topology: &str,
+    options: &[String],
+    task: &Task,
+) -> Result<TempDir> {
     let dir = tempfile::tempdir().context("creating a temporary directory")?;
     let sysfs = dir.path().join("sys");
     let mut machine = Command::new(simulator);
-    machine.args(["sysfs", &args.topology]).arg(&sysfs);
-    require(machine, &task)?;
-    let mut write = Command::new(&program);
+    machine.args(["sysfs", topology]).arg(&sysfs);
+    require(machine, task)?;
+    let mut write = Command::new(program);
     write.arg("--sysfs-root").arg(&sysfs);
-    write.arg("--write-object").arg(dir.path().join("object"));
-    write.args(&args.options);
-    require(write, &task)?;
-    task.done("");
+    write.arg("--write-object").arg(dir.path().join(OBJECT));
+    write.args(options);
+    require(write, task)?;
     Ok(dir)
 }
 

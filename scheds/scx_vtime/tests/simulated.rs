@@ -43,6 +43,7 @@ fn promises_are_kept() {
 /// The mistake that is made most: the core gives a task that goes on because nobody waits a slice of
 /// its own length, so what is left of it says nothing of what was used, and may be more than all of it.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn a_charge_by_what_is_left_of_the_slice_is_found() {
     let found = planted(&[
         (
@@ -67,6 +68,7 @@ fn a_charge_by_what_is_left_of_the_slice_is_found() {
 /// A count of those who wait, so that a CPU need not look at the queue, that two CPUs add to at once:
 /// one of the two is lost, and with it a task.
 #[test]
+#[cfg_attr(debug_assertions, ignore = "takes minutes without optimisation")]
 fn a_race_for_a_count_of_waiters_is_found() {
     let found = planted(&[
         (

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::context::Context;
 use crate::setup::{self, Group};
-use crate::{sim, step, ui};
+use crate::{sim, ui};
 
 /// Machines by CPUs: LLCs of eight cores with two threads, nodes of up to 16 of them.
 const MACHINES: [(u32, &str); 8] = [
@@ -43,12 +43,12 @@ pub struct Args {
     /// The largest machine, in CPUs
     #[arg(long, value_name = "CPUS", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(8..=1024))]
     up_to: u32,
-    /// How long each is measured, such as 200ms
-    #[arg(long = "for", value_name = "TIME", default_value = "500ms")]
-    length: String,
-    /// Where scale.svg, a chart, and scale.md, a table, are written
-    #[arg(long, value_name = "DIR", default_value = "target/scale")]
-    out: PathBuf,
+    /// How long each is measured, such as 200ms [default: 500ms]
+    #[arg(long = "for", value_name = "TIME")]
+    length: Option<String>,
+    /// Where scale.svg, a chart, and scale.md, a table, are written [default: target/scale]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     install: setup::Install,
 }
@@ -173,7 +173,13 @@ pub fn run(args: &Args, cx: &Context) -> Result<u8> {
         for (done, (cpus, topology)) in machines.iter().enumerate() {
             task.say(format!("on {cpus} CPUs"));
             let written = sim::write_object(&simulator, &program, topology, &[], &task)?;
-            let report = simulate(&simulator, written.path(), topology, &args.length, &task)?;
+            let report = simulate(
+                &simulator,
+                written.path(),
+                topology,
+                args.length.as_deref(),
+                &task,
+            )?;
             let point = FIGURES.each_ref().map(|figure| (figure.of)(&report));
             points
                 .entry(sched.clone())
@@ -185,7 +191,8 @@ pub fn run(args: &Args, cx: &Context) -> Result<u8> {
     }
     let text = text(&points);
     ui::out(&text);
-    let out = cx.root.join(&args.out);
+    let out = args.out.clone();
+    let out = out.unwrap_or_else(|| cx.target_dir.join("scale"));
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
     for (name, content) in [("scale.md", text), ("scale.svg", chart::draw(&points)?)] {
         let path = out.join(name);
@@ -199,26 +206,16 @@ fn simulate(
     simulator: &Path,
     written: &Path,
     topology: &str,
-    length: &str,
+    length: Option<&str>,
     task: &ui::Task,
 ) -> Result<Run> {
     let workload = written.join("scale.toml");
-    // The length comes from the command line.
-    let text = format!("duration = \"1s\"\n{WORKLOAD}");
-    fs::write(&workload, text).with_context(|| format!("writing {}", workload.display()))?;
+    fs::write(&workload, WORKLOAD).with_context(|| format!("writing {}", workload.display()))?;
     let mut command = Command::new(simulator);
-    command.args([
-        "run",
-        "--topology",
-        topology,
-        "--for",
-        length,
-        "--json",
-        "-",
-        "--workload",
-    ]);
+    command.args(["run", "--topology", topology, "--json", "-", "--workload"]);
     command.arg(&workload).arg(written.join(sim::OBJECT));
-    let output = step::require(command, task)?;
+    command.args(length.map(|length| ["--for", length]).iter().flatten());
+    let output = sim::require(command, task)?;
     let report = serde_json::from_str(&output.stdout.join("\n"));
     report.map(Run).context("the simulator's report")
 }

@@ -160,11 +160,15 @@ pub fn write_object(
 }
 
 /// Runs one of Rota's own programs, whose refusal of its arguments is one of ours.
-fn require(command: Command, task: &Task) -> Result<()> {
+pub fn require(command: Command, task: &Task) -> Result<step::Output> {
     let output = step::watch(command, task)?;
     match output.status.code() {
-        Some(0) => Ok(()),
-        Some(2) => Err(stop::usage(output.stderr.join("\n"))),
+        Some(0) => Ok(output),
+        // Its first line says what is wrong, where to read about it comes after.
+        Some(2) => {
+            let line = output.stderr.first().map_or("", String::as_str);
+            Err(stop::usage(line.strip_prefix("error: ").unwrap_or(line)))
+        }
         _ => {
             output.print(task);
             bail!("{} failed", task.label());

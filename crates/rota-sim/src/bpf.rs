@@ -6,7 +6,9 @@
 //! images.
 
 use std::cell::{Ref, RefCell, RefMut};
+use std::fmt;
 use std::rc::Rc;
+use std::str::FromStr;
 
 use crate::btf::{Btf, BtfError};
 use crate::kernel_api::{CpuMask, Kernel, NewTask, TaskId};
@@ -32,6 +34,29 @@ pub enum Pieces {
     Kfuncs,
     /// After so many instructions (1 or more), and before each such kfunc.
     Insns(u64),
+}
+
+impl fmt::Display for Pieces {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pieces::Whole => f.write_str("whole"),
+            Pieces::Kfuncs => f.write_str("kfuncs"),
+            Pieces::Insns(insns) => write!(f, "{insns}"),
+        }
+    }
+}
+
+impl FromStr for Pieces {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("whole", _) => Ok(Pieces::Whole),
+            ("kfuncs", _) => Ok(Pieces::Kfuncs),
+            (_, Ok(insns)) if insns > 0 => Ok(Pieces::Insns(insns)),
+            _ => Err("whole, kfuncs, or a number of instructions from 1 on".into()),
+        }
+    }
 }
 
 struct Inner {

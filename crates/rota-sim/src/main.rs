@@ -69,13 +69,13 @@ struct Run {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// Whose behaviour the core has, 6.12 to 7.3; its BTF is that of the next older one at hand
-    #[arg(long, value_name = "V", default_value = "7.3", value_parser = kernel)]
+    #[arg(long, value_name = "V", default_value = "7.3")]
     kernel: KernelVersion,
     /// The kernel's types: a BTF file, such as /sys/kernel/btf/vmlinux
     #[arg(long, value_name = "FILE")]
     btf: Option<PathBuf>,
     /// Where callbacks of different CPUs may interleave: whole, kfuncs, or every N instructions
-    #[arg(long, value_name = "AT", default_value = "kfuncs", value_parser = pieces)]
+    #[arg(long, value_name = "AT", default_value = "kfuncs")]
     cut: Pieces,
     /// Take a CPU offline, such as 3 after 300ms: the policy ends, a scheduler would restart it
     #[arg(long, value_name = "TIME:CPU")]
@@ -179,6 +179,7 @@ fn load(args: &Run) -> Result<(Object, Btf, Options)> {
         let written: Written = serde_json::from_slice(&read(&path)?)
             .with_context(|| format!("{} is not what --write-object writes", path.display()))?;
         object.write(&written)?;
+        check_machine(&object, &args.topology)?;
         options = Options {
             policy: format!("{} {}", written.scheduler, written.version),
             slice_ns: written.slice_ns,
@@ -191,6 +192,25 @@ fn load(args: &Run) -> Result<(Object, Btf, Options)> {
         object.set_number(name, *value)?;
     }
     Ok((object, btf, options))
+}
+
+/// What a scheduler wrote for one machine makes no sense on another.
+fn check_machine(object: &Object, machine: &Machine) -> Result<()> {
+    let cpus = object.get("nr_cpu_ids")?;
+    let cpus = cpus
+        .iter()
+        .rev()
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+    if cpus != u64::from(machine.nr_cpu_ids()) {
+        bail!(
+            "{} was written for a machine of {cpus} CPUs, and {} has {}: write it for that one, \
+             with --sysfs-root and the files of `rota-sim sysfs`",
+            object.name(),
+            machine.name(),
+            machine.nr_cpu_ids()
+        );
+    }
+    Ok(())
 }
 
 /// The object file, and beside it what its scheduler writes into it.
@@ -219,7 +239,8 @@ fn read(path: &Path) -> Result<Vec<u8>> {
 /// The types of the latest kernel at hand that is not newer than `kernel`.
 fn known_types(kernel: KernelVersion) -> Result<Btf> {
     let known = btf::KERNELS.iter().rev();
-    let mut known = known.filter(|(name, _)| version(name).is_some_and(|its| its <= kernel));
+    let mut known =
+        known.filter(|(name, _)| name.parse().is_ok_and(|its: KernelVersion| its <= kernel));
     let (name, _) = known.next().context("no kernel is that old")?;
     Ok(btf::kernel(name)?)
 }
@@ -272,28 +293,6 @@ fn duration(text: &str) -> Result<Duration, String> {
             spec::format_duration(*spec::DURATION.start()),
             spec::format_duration(*spec::DURATION.end())
         )),
-    }
-}
-
-fn version(text: &str) -> Option<KernelVersion> {
-    let (major, minor) = text.split_once('.')?;
-    Some(KernelVersion(major.parse().ok()?, minor.parse().ok()?))
-}
-
-fn kernel(text: &str) -> Result<KernelVersion, String> {
-    let known = KernelVersion::V6_12..=KernelVersion::V7_3;
-    let version = version(text).filter(|version| known.contains(version));
-    version.ok_or_else(|| format!("from {} to {}", known.start(), known.end()))
-}
-
-fn pieces(text: &str) -> Result<Pieces, String> {
-    match text {
-        "whole" => Ok(Pieces::Whole),
-        "kfuncs" => Ok(Pieces::Kfuncs),
-        _ => match text.parse() {
-            Ok(insns) if insns > 0 => Ok(Pieces::Insns(insns)),
-            _ => Err("whole, kfuncs, or a number of instructions from 1 on".into()),
-        },
     }
 }
 

@@ -19,7 +19,7 @@ use rota_load::spec::Workload;
 use crate::bpf::Pieces;
 use crate::btf::{self, Btf};
 use crate::machine::Machine;
-use crate::model::{ECODE_RESTART_HOTPLUG, KernelVersion, TaskFigures};
+use crate::model::{ECODE_RESTART_HOTPLUG, TaskFigures};
 use crate::object::{Object, Written};
 use crate::random::{cases, machines, workloads};
 use crate::report::feasible_shares;
@@ -143,14 +143,10 @@ pub struct Scenario {
 /// What makes it happen again.
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cut = match self.cut {
-            Pieces::Whole => "whole".to_owned(),
-            Pieces::Kfuncs => "kfuncs".to_owned(),
-            Pieces::Insns(insns) => insns.to_string(),
-        };
         let Self {
             machine,
             kernel,
+            cut,
             seed,
             ..
         } = self;
@@ -212,14 +208,12 @@ impl Scheduler {
             Object::load(&written.scheduler, &bytes, &types).map_err(|error| failed(&error))?;
         object.write(&written).map_err(|error| failed(&error))?;
         let workload = Workload::parse("random", &scenario.workload).expect("it is valid");
-        let (major, minor) = scenario.kernel.split_once('.').expect("it is a version");
-        let number = |digits: &str| digits.parse().expect("it is a version");
         let online = machine.online();
         let unplug = scenario.unplug.filter(|unplug| {
             online.contains(unplug.cpu) && online.weight() > 1 && unplug.at < workload.duration
         });
         let setup = Setup {
-            kernel: KernelVersion(number(major), number(minor)),
+            kernel: scenario.kernel.parse().expect("it is a version"),
             pieces: scenario.cut,
             seed: scenario.seed,
             unplug,
@@ -288,13 +282,7 @@ impl Scheduler {
         report: &dyn Fn() -> crate::report::Report,
     ) -> Result<(), TestCaseError> {
         let sim = &simulation.sim;
-        let claims: Vec<Claim> = tasks
-            .iter()
-            .map(|task| Claim {
-                weight: task.weight.into(),
-                allowed: task.allowed,
-            })
-            .collect();
+        let claims: Vec<Claim> = tasks.iter().map(|task| Claim::of(task)).collect();
         let elapsed_ns = sim.now_ns() - sim.measured_from_ns();
         for (task, share) in tasks.iter().zip(feasible_shares(&claims, &sim.online())) {
             let lag_ns = task.stats.cpu_ns as f64 - share * elapsed_ns as f64;

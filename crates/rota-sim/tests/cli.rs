@@ -80,12 +80,22 @@ fn bad_input_is_one_line_and_exit_status_2() {
     let dir = dir();
     fs::write(dir.path().join("text.bpf.o"), "no object").unwrap();
     fs::create_dir(dir.path().join("empty")).unwrap();
+    let written = dir.path().join("written");
+    fs::create_dir(&written).unwrap();
+    fs::write(written.join("timed.bpf.o"), program("timed")).unwrap();
+    let text =
+        r#"{"scheduler":"scx_timed","version":"1","slice_ns":1,"timeout_ms":1,"sections":[]}"#;
+    fs::write(written.join("timed.json"), text).unwrap();
     for (arguments, line) in [
         (
             &["run", "nowhere.bpf.o"][..],
             "reading nowhere.bpf.o: No such file",
         ),
         (&["run", "empty"], "empty has no object (.bpf.o) in it"),
+        (
+            &["run", "written", "--topology", "2x2x2"],
+            "timed was written for a machine of 1 CPUs, and 2x2x2 has 8",
+        ),
         (&["run", "."], ". has several objects in it: name one"),
         (&["run", "text.bpf.o"], "text: not a BPF object"),
         (

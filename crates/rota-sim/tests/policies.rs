@@ -10,7 +10,7 @@ use rota_sim::bpf::{BpfPolicy, Pieces};
 use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::CpuMask;
 use rota_sim::machine::Machine;
-use rota_sim::model::{Config, Constants, ExitKind, Hog, KernelVersion, NewTask, Sim};
+use rota_sim::model::{Config, Constants, ExitKind, Hog, NewTask, Sim};
 use rota_sim::object::Object;
 use rota_sim::report::Options;
 use rota_sim::simulation::{Setup, Simulation};
@@ -43,17 +43,12 @@ fn load(name: &str, kernel: &Btf) -> Object {
     object
 }
 
-fn version(release: &str) -> KernelVersion {
-    let (major, minor) = release.split_once('.').unwrap();
-    KernelVersion(major.parse().unwrap(), minor.parse().unwrap())
-}
-
 /// A machine with the policy, for the kernel of that release.
 fn simulation(object: &Object, release: &str, pieces: Pieces) -> (Sim, BpfPolicy) {
     let kernel = btf::kernel(release).unwrap();
     let policy = BpfPolicy::new(object, &kernel, NR_CPUS, pieces).unwrap();
     let mut config = Config::new("1x4x1".parse::<Machine>().unwrap());
-    config.constants = Constants::of(version(release));
+    config.constants = Constants::of(release.parse().unwrap());
     (Sim::new(&config, Box::new(policy.clone())), policy)
 }
 
@@ -174,7 +169,7 @@ fn a_chain_of_wake_ups_leaves_a_pinned_task_its_turn() {
         let kernel = Btf::parse(kernel).unwrap();
         for name in POLICIES {
             let setup = Setup {
-                kernel: version(release),
+                kernel: release.parse().unwrap(),
                 ..setup.clone()
             };
             let mut object = load(name, &kernel);

@@ -19,6 +19,21 @@ impl std::fmt::Display for KernelVersion {
     }
 }
 
+impl std::str::FromStr for KernelVersion {
+    type Err = String;
+
+    /// One that is modelled.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::V6_12..=Self::V7_3;
+        let numbers = text.split_once('.');
+        let version = numbers.and_then(|(major, minor)| {
+            let version = Self(major.parse().ok()?, minor.parse().ok()?);
+            known.contains(&version).then_some(version)
+        });
+        version.ok_or_else(|| format!("from {} to {}", known.start(), known.end()))
+    }
+}
+
 /// What differs between kernels: the values that moved, to be asked of a BTF
 /// where there is one, and the version that decides how the core behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -263,15 +263,6 @@ impl Object {
         &self.maps
     }
 
-    /// Change the size of a map before the start. False if there is no such map.
-    pub fn set_max_entries(&mut self, map: &str, max_entries: u32) -> bool {
-        let found = self.maps.iter_mut().find(|def| def.name == map);
-        found.is_some_and(|def| {
-            def.max_entries = max_entries;
-            true
-        })
-    }
-
     /// Give an array that is the last of its section of variables so many elements
     /// before the start, as user space does with `bpf_map__set_value_size()`.
     ///
@@ -347,19 +338,6 @@ impl Object {
         match value.to_le_bytes().get(..place.bytes as usize) {
             Some(bytes) => self.set(path, bytes),
             None => Err(self.no_variable(path, "is no number")),
-        }
-    }
-
-    /// Change the size of a section of its own, as `.data.exit_dump`, before the
-    /// start. False if there is no such section, or that is too large.
-    pub fn resize_section(&mut self, section: &str, bytes: usize) -> bool {
-        let found = self.data.iter_mut().find(|data| data.name == section);
-        match found {
-            Some(data) if bytes <= MAX_OBJECT_BYTES => {
-                data.bytes.resize(bytes, 0);
-                true
-            }
-            _ => false,
         }
     }
 

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 
 use crate::kernel_api::CpuMask;
+use crate::model::TaskFigures;
 
 /// A task that always wants the CPU.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +18,16 @@ pub struct Claim {
     pub weight: f64,
     /// Where it may run.
     pub allowed: CpuMask,
+}
+
+impl Claim {
+    /// That of a task of a run.
+    pub fn of(task: &TaskFigures) -> Self {
+        Self {
+            weight: task.weight.into(),
+            allowed: task.allowed,
+        }
+    }
 }
 
 /// Steps of the search for a level: the error is far below any that is measured.

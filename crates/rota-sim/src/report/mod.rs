@@ -210,13 +210,7 @@ fn ideals(sim: &Sim, tasks: &[TaskFigures], roster: &Roster) -> Vec<Option<f64>>
     if !all_hogs || tasks.iter().any(|task| !task.ext) {
         return vec![None; tasks.len()];
     }
-    let claims: Vec<Claim> = tasks
-        .iter()
-        .map(|task| Claim {
-            weight: task.weight.into(),
-            allowed: task.allowed,
-        })
-        .collect();
+    let claims: Vec<Claim> = tasks.iter().map(Claim::of).collect();
     let shares = feasible_shares(&claims, &sim.online());
     shares.into_iter().map(Some).collect()
 }

@@ -96,7 +96,7 @@ pub(crate) fn is_supported(number: i64) -> bool {
     matches!(
         number,
         1..=8 | 35 | 42 | 45 | 87..=89 | 93 | 94 | 113 | 115 | 118 | 125
-            | 130..=134 | 154 | 156..=158 | 160 | 164 | 165 | 169..=172 | 177 | 181 | 182
+            | 130..=134 | 156..=158 | 160 | 164 | 165 | 169..=172 | 177 | 181 | 182
             | 194 | 195 | 208
     )
 }
@@ -115,8 +115,6 @@ pub(super) fn call<H: Host>(
         7 => u64::from(host.random()),
         // One node: which CPUs are near each other is the core's to know.
         42 => 0,
-        // No per-CPU variable of the kernel is there, which a program has to see before it asks.
-        154 => 0,
         35 | 158 => host.current(&mut state.memory),
         118 => host.jiffies(),
         1..=3 | 87..=89 | 195 => return map(number, state, host.cpu(), args),

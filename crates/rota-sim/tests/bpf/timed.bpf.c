@@ -49,6 +49,7 @@ struct {
 	__type(value, struct pulse);
 } pulses SEC(".maps");
 
+const volatile u32 nr_cpu_ids = 1;
 u64 nr_beats;
 u64 nr_not_there;
 u64 nr_let_go;
@@ -72,7 +73,7 @@ static int beat(void *map, u32 *key, struct pulse *pulse)
 	count_beat(nr_beats % 2);
 	beats_by_rest[nr_beats % 3]++;
 	nr_beats++;
-	scx_bpf_kick_cpu(0, 0);
+	scx_bpf_kick_cpu(nr_cpu_ids - 1, 0);
 	bpf_timer_start(&pulse->timer, BEAT_NS, 0);
 	return 0;
 }

@@ -154,7 +154,7 @@ proptest! {
         let claims: Vec<Claim> = sim
             .tasks()
             .iter()
-            .map(|task| Claim { weight: task.weight.into(), allowed: task.allowed })
+            .map(Claim::of)
             .collect();
         let ideals = feasible_shares(&claims, &machine.online());
         for (task, ideal) in sim.tasks().iter().zip(ideals) {

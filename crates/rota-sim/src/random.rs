@@ -60,6 +60,7 @@ fn group(nice: Range<i32>) -> impl Strategy<Value = String> {
         Just("kind = \"fork-storm\"\noutstanding = 2\nrun = \"300us\"\n".to_owned()),
         Just("kind = \"frame\"\nperiod = \"5ms\"\nwork = \"1ms\"\n".to_owned()),
         Just("kind = \"probe\"\nperiod = \"700us\"\n".to_owned()),
+        Just("kind = \"affinity-storm\"\ntarget = \"group\"\n".to_owned()),
     ];
     (kind, affinity, nice, 1u32..5).prop_map(|(kind, affinity, nice, count)| {
         format!("{kind}{affinity}nice = {nice}\ncount = {count}\n")

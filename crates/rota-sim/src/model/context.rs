@@ -388,7 +388,9 @@ impl Context<'_> {
             return false;
         };
         let from = QueueId::User(state.queue);
-        if self.core.get(task).scx.on.map(|(queue, _)| queue) != Some(from) {
+        let p = self.core.get(task);
+        // Taken, or just about to be: see may_run_on().
+        if p.scx.on.map(|(queue, _)| queue) != Some(from) || !p.on_rq {
             return false;
         }
         let mut queue = self.core.find_queue(self.cpu, to.dsq, task);

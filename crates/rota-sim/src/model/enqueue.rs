@@ -121,6 +121,13 @@ impl Kernel {
             p.stats.wakeups += 1;
             p.stats.woken_at_ns = Some(now_ns);
         });
+        self.wait_off_cpu(cpu, task).await;
+        self.place(cpu, task, wake_flags, enq::WAKEUP).await;
+        true
+    }
+
+    /// Until the switch away from `task` is complete.
+    pub(super) async fn wait_off_cpu(&self, cpu: u32, task: TaskId) {
         while self.with(|core| {
             let p = core.task(task);
             if p.on_cpu {
@@ -130,8 +137,6 @@ impl Kernel {
         }) {
             self.pause(cpu).await;
         }
-        self.place(cpu, task, wake_flags, enq::WAKEUP).await;
-        true
     }
 
     /// From `select_task_rq()` to the run queue.
@@ -223,8 +228,10 @@ impl Kernel {
             self.unlock_rq(from);
             return;
         }
-        let to = self.with(|core| core.fallback_cpu(task));
-        let ext = self.with(|core| core.get(task).is_ext());
+        let (to, ext) = self.with(|core| {
+            core.task(task).on_rq = false;
+            (core.fallback_cpu(task), core.get(task).is_ext())
+        });
         if ext {
             self.ops_dequeue(cpu, task, 0).await;
         }

@@ -105,6 +105,11 @@ impl Kernel {
         // The task that was put may have come back as the last one.
         match self.with(|core| core.rq(cpu).local.first()) {
             Some(next) => {
+                // It was queued by a CPU that still switches away from it, and that keeps
+                // the lock which the kernel's dispatch would have to wait for.
+                if prev != Some(next) {
+                    self.wait_off_cpu(cpu, next).await;
+                }
                 self.set_next(cpu, next, clock_ns).await;
                 Some(next)
             }
@@ -396,10 +401,12 @@ impl Core {
     /// A task is about to run on `cpu`, by the clock of the run queue.
     fn starts(&mut self, cpu: u32, task: TaskId, clock_ns: u64) {
         let now_ns = self.now_ns;
+        let goes_on = self.rq(cpu).curr == Some(task);
         self.end_wait(task);
         self.note_lag(task);
         let p = self.task(task);
         debug_assert_eq!(p.cpu, cpu, "a task runs where its run queue is");
+        debug_assert!(goes_on || !p.on_cpu, "a task runs on one CPU at a time");
         p.on_cpu = true;
         p.exec_start_ns = clock_ns;
         p.stats.switches += 1;

@@ -168,9 +168,13 @@ impl Task {
         }
     }
 
-    /// `task_can_run_on_remote_rq()` without the question whether the CPU is online.
+    /// `task_can_run_on_remote_rq()` without the question whether the CPU is online. Not
+    /// while another CPU takes the task off its run queue: the kernel's would wait for
+    /// that run queue's lock, and then find the task gone.
     pub(super) fn may_run_on(&self, cpu: u32) -> bool {
-        self.allowed.contains(cpu) && (self.migration_disabled == 0 || self.cpu == cpu)
+        self.on_rq
+            && self.allowed.contains(cpu)
+            && (self.migration_disabled == 0 || self.cpu == cpu)
     }
 
     /// `comm[pid]`, as the kernel's messages name a task.

@@ -74,6 +74,8 @@ pub mod enq {
     pub const WAKEUP: u64 = 1;
     /// To the head of the queue, and the task that runs there gives way.
     pub const PREEMPT: u64 = 1 << 32;
+    /// Into a local queue only if its CPU takes it at once (since 7.1).
+    pub const IMMED: u64 = 1 << 33;
     /// Enqueued again by request.
     pub const REENQ: u64 = 1 << 40;
     /// Nobody else is there to run.

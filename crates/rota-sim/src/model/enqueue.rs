@@ -78,6 +78,9 @@ impl Kernel {
             if core.curr_rank(on) < core.get(task).rank() + 1 {
                 core.resched(cpu, on);
             }
+            if !core.get(task).is_ext() && !core.rq(on).local.is_empty() {
+                core.reenq_immed(on);
+            }
         });
     }
 

@@ -148,6 +148,9 @@ impl Kernel {
         }
         self.lock_rq(cpu, cpu).await;
         self.with_fields(|core, fields| core.deferred_inserts(cpu, fields));
+        for task in self.with(|core| core.take_late(cpu)) {
+            self.enqueue_again(cpu, task).await;
+        }
         let queues = self.with(|core| std::mem::take(&mut core.rq(cpu).reenq));
         for queue in queues {
             let tasks: Vec<TaskId> =
@@ -158,11 +161,17 @@ impl Kernel {
                         && core.remove(cpu, task).is_some()
                 });
                 if there {
-                    self.do_enqueue(cpu, task, enq::REENQ, false).await;
+                    self.enqueue_again(cpu, task).await;
                 }
             }
         }
         self.unlock_rq(cpu);
+    }
+
+    /// `task`, which was taken out of its queue, goes to the policy once more.
+    async fn enqueue_again(&self, cpu: u32, task: TaskId) {
+        self.with(|core| core.count_reenq(task));
+        self.do_enqueue(cpu, task, enq::REENQ, false).await;
     }
 
     /// A CPU goes offline or comes back.

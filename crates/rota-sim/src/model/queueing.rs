@@ -107,7 +107,10 @@ impl Core {
         };
         let len = self.queue(queue).len() as u32;
         let held = user && !self.bypassing();
+        let at_once = enq_flags & enq::IMMED != 0 && self.constants.since(7, 1);
+        let immed = at_once && matches!(queue, QueueId::Local(_)) && !self.bypassing();
         let p = self.task(task);
+        p.scx.immed = immed;
         p.scx.on = Some((queue, place));
         p.scx.ops_state = OpsState::None;
         p.scx.ddsp = None;
@@ -131,6 +134,9 @@ impl Core {
         enq_flags: u64,
         fields: &mut dyn Fields,
     ) {
+        if self.get(task).scx.immed && !self.runs_at_once(on, task, enq_flags) {
+            self.reenq_immed(on);
+        }
         if self.rq(on).in_balance {
             return;
         }
@@ -146,6 +152,51 @@ impl Core {
         }
         if act {
             self.resched(cpu, on);
+        }
+    }
+
+    /// `rq_is_open()`, for `task` in the local queue of `on`: it is the first, and the CPU
+    /// idles, chooses, or is made to give up what it runs.
+    pub(super) fn runs_at_once(&self, on: u32, task: TaskId, enq_flags: u64) -> bool {
+        let rq = &self.rqs[on as usize];
+        let higher = !rq.higher.is_empty() || rq.curr.is_some_and(|curr| !self.get(curr).is_ext());
+        let gives_way = rq.curr.is_none() || rq.in_balance || enq_flags & enq::PREEMPT != 0;
+        rq.local.first() == Some(task) && !higher && gives_way
+    }
+
+    /// `cpu` looks soon whether those of its local queue that are to run at once do.
+    pub(super) fn reenq_immed(&mut self, cpu: u32) {
+        self.rq(cpu).reenq_immed = true;
+        self.defer(cpu);
+    }
+
+    /// Those that do not, taken out of it.
+    pub(super) fn take_late(&mut self, cpu: u32) -> Vec<TaskId> {
+        if !std::mem::take(&mut self.rq(cpu).reenq_immed) {
+            return Vec::new();
+        }
+        let waiting: Vec<TaskId> = self.rq(cpu).local.iter().map(|entry| entry.task).collect();
+        let late = waiting
+            .into_iter()
+            .filter(|&task| self.get(task).scx.immed && !self.runs_at_once(cpu, task, 0));
+        let late: Vec<TaskId> = late.collect();
+        for &task in &late {
+            self.remove(cpu, task);
+            self.stats.event("SCX_EV_REENQ_IMMED");
+        }
+        late
+    }
+
+    /// A task is about to be queued again.
+    pub(super) fn count_reenq(&mut self, task: TaskId) {
+        let scx = &mut self.task(task).scx;
+        scx.reenqs += 1;
+        if scx.reenqs > 1 {
+            let repeat = match self.constants.since(7, 3) {
+                true => "SCX_EV_REENQ_REPEAT",
+                false => "SCX_EV_REENQ_LOCAL_REPEAT",
+            };
+            self.stats.event(repeat);
         }
     }
 

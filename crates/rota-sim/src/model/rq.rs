@@ -62,6 +62,8 @@ pub(super) struct Rq {
     pub(super) deferred_work: bool,
     /// Queues of which the tasks are to be enqueued again.
     pub(super) reenq: Vec<QueueId>,
+    /// So are those of its local queue that were to run at once.
+    pub(super) reenq_immed: bool,
 
     /// Interrupts that wait until the CPU can take them.
     pub(super) irqs: VecDeque<Irq>,
@@ -103,6 +105,7 @@ impl Rq {
             deferred: Vec::new(),
             deferred_work: false,
             reenq: Vec::new(),
+            reenq_immed: false,
             irqs: VecDeque::new(),
             turn: 0,
             open: false,

@@ -94,6 +94,11 @@ impl Kernel {
             return Some(next);
         }
         if found == Found::Prev {
+            self.with(|core| {
+                if !core.rq(cpu).local.is_empty() {
+                    core.reenq_immed(cpu);
+                }
+            });
             return stays_ext;
         }
         let head = self.with(|core| core.rq(cpu).local.first());
@@ -190,6 +195,11 @@ impl Kernel {
         let last = self.with_fields(|core, fields| {
             core.set_runnable(task, fields);
             if fields.slice(task) > 0 && !core.bypassing() {
+                if core.get(task).scx.immed {
+                    core.stats.event("SCX_EV_REENQ_IMMED");
+                    core.count_reenq(task);
+                    return Some(enq::REENQ);
+                }
                 let insertion = Insertion {
                     queue: QueueId::Local(cpu),
                     slice_ns: None,
@@ -225,6 +235,7 @@ impl Kernel {
             let scx = &mut core.task(task).scx;
             scx.on_runnable_list = false;
             scx.reset_runnable_at = true;
+            scx.reenqs = 0;
         });
         self.call(cpu, Callback::Running { task }).await;
     }

@@ -81,6 +81,10 @@ pub(super) struct ScxTask {
     /// `SCX_TASK_IN_CUSTODY`: the policy has it and is owed a `dequeue`.
     pub(super) custody: bool,
     pub(super) ddsp: Option<DirectDispatch>,
+    /// `SCX_TASK_IMMED`: it was queued to run at once, or not there.
+    pub(super) immed: bool,
+    /// How often it was queued again since it last ran.
+    pub(super) reenqs: u32,
     pub(super) sticky_cpu: Option<u32>,
     /// Since when it wants to run; the watchdog looks at this.
     pub(super) runnable_at_ns: u64,
@@ -102,6 +106,8 @@ impl ScxTask {
             on: None,
             custody: false,
             ddsp: None,
+            immed: false,
+            reenqs: 0,
             sticky_cpu: None,
             runnable_at_ns: 0,
             reset_runnable_at: true,

@@ -235,19 +235,45 @@ fn a_head_insertion_goes_first() {
 
 #[test]
 fn a_local_queue_can_be_enqueued_again() {
-    let script = Script::with([Op::CpuRelease]).on_enqueue(|api, task, flags| {
-        let again = flags & enq::REENQ != 0;
-        let cpu = if again { 1 } else { 0 };
-        api.insert(task, dsq::LOCAL_ON | cpu, 20 * MS, flags & !enq::REENQ);
-        if !again && task.0 == 1 {
-            api.core.dsq_reenq(dsq::LOCAL_ON, 0);
-        }
-    });
-    let mut sim = sim("1x2x1", script);
+    let script = Script::default().on_select(|_, _, _, _| 0);
+    let mut sim = sim(
+        "1x2x1",
+        script.on_enqueue(|api, task, flags| {
+            let again = flags & enq::REENQ != 0;
+            let cpu = if again { 1 } else { 0 };
+            api.insert(task, dsq::LOCAL_ON | cpu, 20 * MS, flags & !enq::REENQ);
+            if !again && task.0 == 1 {
+                api.core.dsq_reenq(dsq::LOCAL_ON, 0);
+            }
+        }),
+    );
     sim.add_task(hog("a", &[0], 0));
     sim.add_task(hog("b", &[0, 1], MS));
     assert_eq!(sim.run_until(10 * MS), None);
     assert_eq!(sim.tasks()[1].stats.cpu_ns, 9 * MS);
+}
+
+#[test]
+fn what_cannot_run_at_once_is_enqueued_again() {
+    // CPU 0 is busy; who is enqueued again goes to CPU 1.
+    let on = |kernel| {
+        let script = Script::default().on_select(|_, _, _, _| 0);
+        let script = script.on_enqueue(|api, task, flags| {
+            let cpu = u64::from(flags & enq::REENQ != 0);
+            let flags = flags & !enq::REENQ | enq::IMMED;
+            api.insert(task, dsq::LOCAL_ON | cpu, 20 * MS, flags);
+        });
+        let config = config("1x2x1", kernel);
+        let mut sim = Sim::new(&config, Box::new(Native::new(script)));
+        sim.add_task(hog("a", &[0], 0));
+        sim.add_task(hog("b", &[0, 1], MS));
+        assert_eq!(sim.run_until(10 * MS), None);
+        let mut events = sim.events().into_iter();
+        let again = events.find(|(name, _)| *name == "SCX_EV_REENQ_IMMED");
+        (sim.tasks()[1].stats.cpu_ns, again.map_or(0, |its| its.1))
+    };
+    assert_eq!(on(KernelVersion::V7_3), (9 * MS, 1));
+    assert_eq!(on(KernelVersion(7, 0)), (0, 0));
 }
 
 #[test]

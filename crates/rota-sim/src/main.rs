@@ -19,7 +19,7 @@ use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::TaskId;
 use rota_sim::machine::{FORMS, Machine};
 use rota_sim::model::KernelVersion;
-use rota_sim::object::{Object, Written};
+use rota_sim::object::{self, Object, Written};
 use rota_sim::report::Options;
 use rota_sim::simulation::{Setup, Simulation, Unplug};
 use rota_sim::sysfs;
@@ -167,7 +167,7 @@ fn load(args: &Run) -> Result<(Object, Btf, Options)> {
         Some(path) => Btf::parse(&read(path)?).with_context(|| path.display().to_string())?,
         None => known_types(args.kernel)?,
     };
-    let (file, written) = files(&args.policy)?;
+    let (file, written) = object::files(&args.policy)?;
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".bpf.o").unwrap_or(&name);
     let mut object = Object::load(name, &read(&file)?, &btf)?;
@@ -211,25 +211,6 @@ fn check_machine(object: &Object, machine: &Machine) -> Result<()> {
         );
     }
     Ok(())
-}
-
-/// The object file, and beside it what its scheduler writes into it.
-fn files(policy: &Path) -> Result<(PathBuf, Option<PathBuf>)> {
-    if !policy.is_dir() {
-        return Ok((policy.to_owned(), None));
-    }
-    let entries = fs::read_dir(policy).with_context(|| format!("reading {}", policy.display()))?;
-    let mut objects = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.to_string_lossy().ends_with(".bpf.o"));
-    match (objects.next(), objects.next()) {
-        (Some(object), None) => {
-            let written = object.with_extension("").with_extension("json");
-            Ok((object, written.exists().then_some(written)))
-        }
-        (None, _) => bail!("{} has no object (.bpf.o) in it", policy.display()),
-        _ => bail!("{} has several objects in it: name one", policy.display()),
-    }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

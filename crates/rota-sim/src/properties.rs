@@ -20,7 +20,7 @@ use crate::bpf::Pieces;
 use crate::btf::{self, Btf};
 use crate::machine::Machine;
 use crate::model::{ECODE_RESTART_HOTPLUG, TaskFigures};
-use crate::object::{Object, Written};
+use crate::object::{self, Object, Written};
 use crate::random::{cases, machines, workloads};
 use crate::report::feasible_shares;
 use crate::report::{Claim, Options};
@@ -189,14 +189,11 @@ impl Scheduler {
         let output = command.output().expect("the scheduler can be run");
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{}: {said}", machine.name());
-        let file = |end: &str| {
-            let paths = fs::read_dir(&object).expect("the scheduler has made it");
-            let mut paths = paths.map(|entry| entry.expect("it can be read").path());
-            let path = paths.find(|path| path.to_string_lossy().ends_with(end));
-            fs::read(path.expect("the scheduler wrote both")).expect("it can be read")
-        };
-        let written = serde_json::from_slice(&file(".json"));
-        (file(".bpf.o"), written.expect("the scheduler wrote it"))
+        let (object, written) = object::files(&object).expect("the scheduler wrote them");
+        let read = |path: PathBuf| fs::read(path).expect("it can be read");
+        let written = read(written.expect("the scheduler wrote both"));
+        let written = serde_json::from_slice(&written);
+        (read(object), written.expect("the scheduler wrote it"))
     }
 
     fn judge(&self, scenario: &Scenario) -> Result<(), TestCaseError> {

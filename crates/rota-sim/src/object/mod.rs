@@ -33,7 +33,7 @@ use crate::vm::{DecodeError, Function, KfuncRef, MAX_OBJECT_BYTES, MapDef, Raw};
 pub use instance::Instance;
 pub use ops::Ops;
 pub use variables::{Place, Variables};
-pub use written::{Patch, Section, Written};
+pub use written::{Patch, Section, Written, files};
 
 /// Why an object cannot be run.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

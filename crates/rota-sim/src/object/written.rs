@@ -2,6 +2,9 @@
 //! What a scheduler's user space writes into its object before it is loaded, in the form in which
 //! `--write-object` of every scheduler tells it.
 
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
 use serde::Deserialize;
 
 use super::{LoadError, Object, Reason};
@@ -42,6 +45,31 @@ pub struct Patch {
     pub offset: usize,
     /// The bytes, two hexadecimal digits each.
     pub hex: String,
+}
+
+/// The object file of `policy`, which is one or a directory with one in it, and the file beside
+/// it of what its scheduler writes into it, in a directory that `--write-object` filled.
+///
+/// # Errors
+/// The directory cannot be read, or has no object in it, or several.
+pub fn files(policy: &Path) -> io::Result<(PathBuf, Option<PathBuf>)> {
+    let about = |what: &str| io::Error::other(format!("{} {what}", policy.display()));
+    if !policy.is_dir() {
+        return Ok((policy.to_owned(), None));
+    }
+    let entries =
+        fs::read_dir(policy).map_err(|error| about(&format!("cannot be read: {error}")))?;
+    let mut objects = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.to_string_lossy().ends_with(".bpf.o"));
+    match (objects.next(), objects.next()) {
+        (Some(object), None) => {
+            let written = object.with_extension("").with_extension("json");
+            Ok((object, written.exists().then_some(written)))
+        }
+        (None, _) => Err(about("has no object (.bpf.o) in it")),
+        _ => Err(about("has several objects in it: name one")),
+    }
 }
 
 impl Object {

@@ -4,17 +4,19 @@
 //!
 //! The object is the one that the scheduler would load there: it is asked to write it.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use std::{fmt, fs};
+use std::{fmt, fs, thread};
 
 use proptest::prelude::*;
-use proptest::test_runner::{TestError, TestRunner};
-use rota_load::spec::Workload;
+use proptest::test_runner::{RngSeed, TestError, TestRunner};
+use rota_load::spec::{Kind, Workload};
 
 use crate::bpf::Pieces;
 use crate::btf::{self, Btf};
@@ -29,6 +31,8 @@ use crate::sysfs;
 
 /// Cases that a plain `cargo test` runs.
 const CASES: u32 = 24;
+/// Threads that search.
+const LANES: u32 = 4;
 /// How long each is measured, in milliseconds: long enough that a task can starve.
 const LENGTHS_MS: Range<u64> = 200..1500;
 /// A tick of the model.
@@ -68,15 +72,32 @@ pub fn search(
         promises,
         written: Mutex::default(),
     };
-    let mut runner = TestRunner::new(cases(number));
-    match runner.run(&scenarios(), |scenario| scheduler.judge(&scenario)) {
-        Ok(()) => None,
-        Err(TestError::Fail(reason, scenario)) => Some(Violation {
-            what: reason.to_string(),
-            scenario,
-        }),
-        Err(error) => panic!("{error}"),
-    }
+    let found = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let lanes: Vec<_> = lanes(&cases(number))
+            .map(|lane| scope.spawn(|| scheduler.search(lane, &found)))
+            .collect();
+        let violations = lanes.into_iter().map(|lane| match lane.join() {
+            Ok(violation) => violation,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        violations.fold(None, Option::or)
+    })
+}
+
+/// The parts of a search, which have cases of their own and run side by side. Their number does not
+/// depend on the machine, so that the cases do not.
+fn lanes(config: &ProptestConfig) -> impl Iterator<Item = ProptestConfig> {
+    (0..LANES).map(|lane| ProptestConfig {
+        cases: config.cases.div_ceil(LANES),
+        rng_seed: match config.rng_seed {
+            RngSeed::Fixed(seed) => {
+                RngSeed::Fixed(seed.wrapping_mul(u64::from(LANES)) + u64::from(lane))
+            }
+            RngSeed::Random => RngSeed::Random,
+        },
+        ..config.clone()
+    })
 }
 
 /// A promise that was broken.
@@ -171,6 +192,29 @@ struct Scheduler {
 }
 
 impl Scheduler {
+    /// A violation in the cases of `lane`, unless somebody has `found` one already.
+    fn search(&self, lane: ProptestConfig, found: &AtomicBool) -> Option<Violation> {
+        // Who has found one goes on, to make it smaller.
+        let own = Cell::new(false);
+        let judge = |scenario: Scenario| {
+            if found.load(Ordering::Relaxed) && !own.get() {
+                return Ok(());
+            }
+            self.judge(&scenario).inspect_err(|_| {
+                own.set(true);
+                found.store(true, Ordering::Relaxed);
+            })
+        };
+        match TestRunner::new(lane).run(&scenarios(), judge) {
+            Ok(()) => None,
+            Err(TestError::Fail(reason, scenario)) => Some(Violation {
+                what: reason.to_string(),
+                scenario,
+            }),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
     /// The object that it would load on `machine`, and what it writes into it.
     fn object(&self, machine: &Machine) -> (Vec<u8>, Written) {
         let mut written = self.written.lock().expect("no case panics while it asks");
@@ -247,13 +291,25 @@ impl Scheduler {
         let tasks = sim.tasks();
         let tasks: Vec<&TaskFigures> = tasks.iter().filter(|task| task.ext).collect();
         let turn_ns = written.slice_ns + TICK_NS;
+        let roams = |task: &TaskFigures| {
+            let group = &workload.groups[task.group as usize];
+            matches!(group.kind, Kind::AffinityStorm { .. })
+        };
+        // Who goes from one CPU's queue to another's comes so far from its clock, and those who
+        // have been there let it catch up, or it them.
+        let lag_ns = 4 * written.slice_ns + 40_000_000;
+        let roaming = tasks.iter().filter(|task| roams(task)).count() as u64;
+        let weights: u64 = tasks.iter().map(|task| u64::from(task.weight)).sum();
         for task in &tasks {
             let turns: u64 = tasks
                 .iter()
                 .map(|other| u64::from(other.weight.div_ceil(task.weight)))
                 .sum();
             // Both queues of a CPU, its own and the shared one, have turns.
-            let bound_ns = 2 * (turns + 1) * turn_ns;
+            let mut bound_ns = 2 * (turns + 1) * turn_ns + roaming * lag_ns;
+            if roams(task) {
+                bound_ns += lag_ns * weights / u64::from(task.weight);
+            }
             let wait_ns = task.stats.longest_wait_ns;
             prop_assert!(
                 wait_ns <= bound_ns,

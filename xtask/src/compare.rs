@@ -330,7 +330,7 @@ fn report(args: &Args, found: &Found, outcome: &Outcome, unfinished: Option<Stri
     if let Some(file) = &args.chart {
         let title = format!("{} on {topology}: ratios to {KERNEL_SCHED}", args.workload);
         let subtitle = format!("Linux {}, {how}", found.machine.kernel);
-        save(file, &chart::draw(&title, &subtitle, &results.rows))?;
+        save(file, &chart::draw(&title, &subtitle, &results.rows)?)?;
     }
     for problem in &results.problems {
         ui::note(problem);

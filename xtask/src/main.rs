@@ -12,6 +12,7 @@ mod install;
 mod kernel;
 mod kernels;
 mod load;
+mod picture;
 mod pool;
 mod replay;
 mod run;

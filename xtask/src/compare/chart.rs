@@ -4,33 +4,44 @@
 //!
 //! The scale is logarithmic, so that twice and half are equally far from the middle.
 
-use std::fmt::Write as _;
+use anyhow::Result;
+use plotters::prelude::{PathElement, RGBColor, Rectangle};
+use plotters::style::text_anchor::HPos;
+use plotters::style::{Color as _, ShapeStyle};
 
 use super::results::{self, Cell, Row};
 use super::stats::Verdict;
+use crate::picture::{self, Area, BLACK, GREY, Words, colour};
 
 /// Sizes in pixels.
-const WIDTH: f64 = 960.0;
-const MARGIN: f64 = 24.0;
+const WIDTH: i32 = 960;
+const MARGIN: i32 = 24;
+/// Title, subtitle and what the bars are.
+const HEAD: i32 = 70;
 /// Where the scale begins, right of the names, and ends, left of the results.
-const LEFT: f64 = 170.0;
-const RIGHT: f64 = 720.0;
-const BAR: f64 = 14.0;
-const LINE: f64 = 20.0;
-/// An upper bound of the width of a character of the legend's 12 pixels.
-const CHARACTER: f64 = 7.5;
+const LEFT: i32 = 170;
+const RIGHT: i32 = 722;
+/// Where median and ratio end, and the verdict begins.
+const MEDIAN: i32 = RIGHT + 80;
+const RATIO: i32 = RIGHT + 126;
+const VERDICT: i32 = RIGHT + 138;
+const BAR: i32 = 14;
+const LINE: i32 = 20;
+/// Of a figure, above its bars and below.
+const ABOVE: i32 = 34;
+const BELOW: i32 = LINE;
+/// An upper bound of the width of a character of the legend.
+const CHARACTER: i32 = 8;
 
-/// Colours that people who see few colours can tell apart as well, used in turn; the first is for
-/// the kernel's own scheduler.
-const COLOURS: [&str; 8] = [
-    "#6b7280", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a7a00",
-];
+const FAINT: RGBColor = RGBColor(229, 231, 235);
+const GOOD: RGBColor = RGBColor(4, 120, 87);
+const BAD: RGBColor = RGBColor(185, 28, 28);
 
 /// Ratios are drawn within these; the text beside a bar has the true one.
 const RATIO_LIMITS: (f64, f64) = (1.0 / 256.0, 256.0);
 
 /// Draws `rows` as a file in SVG. Figures without a better side are left out.
-pub fn draw(title: &str, subtitle: &str, rows: &[Row]) -> String {
+pub fn draw(title: &str, subtitle: &str, rows: &[Row]) -> Result<String> {
     let rows: Vec<&Row> = rows
         .iter()
         .filter(|row| row.figure.better.is_some())
@@ -41,23 +52,47 @@ pub fn draw(title: &str, subtitle: &str, rows: &[Row]) -> String {
             names.push(&cell.sched);
         }
     }
-    let mut chart = Chart {
-        body: String::new(),
-        y: MARGIN,
-        scale: Scale::default(),
-        names,
+    let (legend, first) = legend(&names);
+    let heights = rows.iter().map(|row| height(row));
+    let height = first + heights.sum::<i32>() + MARGIN;
+    picture::svg((WIDTH as u32, height as u32), |area| {
+        let chart = Chart {
+            area,
+            names: &names,
+        };
+        chart.head(title, subtitle)?;
+        chart.legend(&legend)?;
+        let mut top = first;
+        for row in &rows {
+            chart.row(row, top)?;
+            top += self::height(row);
+        }
+        Ok(())
+    })
+}
+
+/// Where the name of each scheduler goes, and where the first figure begins.
+fn legend(names: &[&str]) -> (Vec<(i32, i32)>, i32) {
+    let (mut x, mut y) = (MARGIN, MARGIN + HEAD);
+    let place = |name: &&str| {
+        let width = 40 + CHARACTER * name.chars().count() as i32;
+        if x > MARGIN && x + width > WIDTH - MARGIN {
+            (x, y) = (MARGIN, y + LINE);
+        }
+        x += width;
+        (x - width, y)
     };
-    chart.head(title, subtitle);
-    chart.legend();
-    for row in rows {
-        chart.scale = Scale::over(row);
-        chart.row(row);
-    }
-    chart.finish()
+    let places = names.iter().map(place).collect();
+    (places, y + LINE + 8)
+}
+
+/// Of a figure.
+fn height(row: &Row) -> i32 {
+    ABOVE + LINE * row.cells.len() as i32 + BELOW
 }
 
 /// The scale of ratios of a figure, from `low` to `high` with 1 between them.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 struct Scale {
     low: f64,
     high: f64,
@@ -76,9 +111,9 @@ impl Scale {
         }
     }
 
-    fn x(&self, ratio: f64) -> f64 {
+    fn x(&self, ratio: f64) -> i32 {
         let part = (ratio / self.low).log2() / (self.high / self.low).log2();
-        LEFT + part.clamp(0.0, 1.0) * (RIGHT - LEFT)
+        LEFT + (part.clamp(0.0, 1.0) * f64::from(RIGHT - LEFT)).round() as i32
     }
 
     /// Powers of two, at most nine of them.
@@ -113,172 +148,117 @@ fn tick_label(tick: f64) -> String {
     }
 }
 
-struct Chart<'a> {
-    body: String,
-    /// The top of what comes next.
-    y: f64,
-    /// That of the present figure.
-    scale: Scale,
-    names: Vec<&'a str>,
+struct Chart<'a, 'b> {
+    area: &'a Area<'b>,
+    /// In the order of their colours; the kernel's own scheduler is the first.
+    names: &'a [&'a str],
 }
 
-impl Chart<'_> {
-    fn put(&mut self, element: std::fmt::Arguments<'_>) {
-        let written = writeln!(self.body, "{element}");
-        written.expect("a string takes everything");
+impl Chart<'_, '_> {
+    fn line(&self, from: (i32, i32), to: (i32, i32), style: impl Into<ShapeStyle>) -> Result<()> {
+        picture::put(self.area, &PathElement::new([from, to], style))
     }
 
-    fn text(&mut self, x: f64, y: f64, style: &str, text: &str) {
-        let text = escaped(text);
-        self.put(format_args!(
-            r#"<text x="{x:.1}" y="{y:.1}" {style}>{text}</text>"#
-        ));
-    }
-
-    fn line(&mut self, from: (f64, f64), to: (f64, f64), style: &str) {
-        let ((x1, y1), (x2, y2)) = (from, to);
-        self.put(format_args!(
-            r#"<line x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}" {style}/>"#
-        ));
-    }
-
-    fn colour(&self, sched: &str) -> &'static str {
+    fn colour(&self, sched: &str) -> RGBColor {
         let index = self.names.iter().position(|name| *name == sched);
-        COLOURS[index.unwrap_or_default() % COLOURS.len()]
+        match index {
+            None | Some(0) => GREY,
+            Some(index) => colour(index - 1),
+        }
     }
 
-    fn head(&mut self, title: &str, subtitle: &str) {
-        self.text(
-            MARGIN,
-            self.y + 14.0,
-            r#"font-size="18" font-weight="bold""#,
-            title,
-        );
-        self.text(MARGIN, self.y + 36.0, r##"fill="#4b5563""##, subtitle);
+    fn head(&self, title: &str, subtitle: &str) -> Result<()> {
         let note = format!(
             "Bars: median by the median of {}. Whiskers: lowest and highest round. Logarithmic scale.",
             results::KERNEL_SCHED
         );
-        self.text(MARGIN, self.y + 54.0, r##"fill="#4b5563""##, &note);
-        self.y += 70.0;
+        let title = Words::new(title).size(18).bold();
+        title.put(self.area, (MARGIN, MARGIN + 6))?;
+        let subtitle = Words::new(subtitle).colour(GREY);
+        subtitle.put(self.area, (MARGIN, MARGIN + 32))?;
+        let note = Words::new(&note).colour(GREY);
+        note.put(self.area, (MARGIN, MARGIN + 50))
     }
 
-    fn legend(&mut self) {
-        let mut x = MARGIN;
-        for name in self.names.clone() {
-            let width = 26.0 + CHARACTER * name.chars().count() as f64 + 14.0;
-            if x > MARGIN && x + width > WIDTH - MARGIN {
-                x = MARGIN;
-                self.y += LINE;
-            }
-            let (y, colour) = (self.y, self.colour(name));
-            self.put(format_args!(
-                r#"<rect x="{x:.1}" y="{y:.1}" width="18" height="12" fill="{colour}"/>"#
-            ));
-            self.text(x + 24.0, y + 10.5, "", name);
-            x += width;
+    fn legend(&self, places: &[(i32, i32)]) -> Result<()> {
+        for (name, &(x, y)) in std::iter::zip(self.names, places) {
+            let filled = self.colour(name).filled();
+            picture::put(
+                self.area,
+                &Rectangle::new([(x, y), (x + 18, y + 12)], filled),
+            )?;
+            Words::new(name).put(self.area, (x + 24, y + 6))?;
         }
-        self.y += LINE + 8.0;
+        Ok(())
     }
 
     /// A figure: its heading, its scale, a bar for each scheduler.
-    fn row(&mut self, row: &Row) {
+    fn row(&self, row: &Row, top: i32) -> Result<()> {
+        let scale = Scale::over(row);
         let side = row.figure.better.map_or("", results::side);
         let heading = format!("{}: {} ({side} is better)", row.label, row.figure.name);
-        self.y += 10.0;
-        self.text(
-            MARGIN,
-            self.y + 12.0,
-            r#"font-weight="bold" font-size="13""#,
-            &heading,
-        );
-        for (x, style, word) in [
-            (RIGHT + 80.0, r#"text-anchor="end""#, "median"),
-            (RIGHT + 126.0, r#"text-anchor="end""#, "ratio"),
-            (RIGHT + 138.0, "", "verdict"),
+        let heading = Words::new(&heading).size(13).bold();
+        heading.put(self.area, (MARGIN, top + 18))?;
+        for (x, at, word) in [
+            (MEDIAN, HPos::Right, "median"),
+            (RATIO, HPos::Right, "ratio"),
+            (VERDICT, HPos::Left, "verdict"),
         ] {
-            let style = format!(r##"{style} font-size="11" fill="#6b7280""##);
-            self.text(x, self.y + 12.0, &style, word);
+            let word = Words::new(word).size(11).colour(GREY).at(at);
+            word.put(self.area, (x, top + 18))?;
         }
-        self.y += 24.0;
-        let bottom = self.y + LINE * row.cells.len() as f64;
-        for tick in self.scale.ticks() {
-            let x = self.scale.x(tick);
-            let colour = if tick == 1.0 { "#374151" } else { "#e5e7eb" };
-            self.line((x, self.y), (x, bottom), &format!(r#"stroke="{colour}""#));
-            let style = r##"text-anchor="middle" font-size="11" fill="#6b7280""##;
-            self.text(x, bottom + 13.0, style, &tick_label(tick));
+        let top = top + ABOVE;
+        let bottom = top + LINE * row.cells.len() as i32;
+        for tick in scale.ticks() {
+            let x = scale.x(tick);
+            let shade = if tick == 1.0 { GREY } else { FAINT };
+            self.line((x, top), (x, bottom), shade)?;
+            let label = tick_label(tick);
+            let label = Words::new(&label).size(11).colour(GREY).at(HPos::Center);
+            label.put(self.area, (x, bottom + 9))?;
         }
-        for cell in &row.cells {
-            self.bar(row, cell);
-            self.y += LINE;
+        for (number, cell) in row.cells.iter().enumerate() {
+            let middle = top + LINE * number as i32 + LINE / 2;
+            self.bar(row, cell, &scale, middle)?;
         }
-        self.y += LINE;
+        Ok(())
     }
 
-    fn bar(&mut self, row: &Row, cell: &Cell) {
-        let middle = self.y + LINE / 2.0;
-        let baseline = middle + 4.0;
-        self.text(LEFT - 10.0, baseline, r#"text-anchor="end""#, &cell.sched);
+    fn bar(&self, row: &Row, cell: &Cell, scale: &Scale, middle: i32) -> Result<()> {
+        let right = |text: &str, x| Words::new(text).at(HPos::Right).put(self.area, (x, middle));
+        right(&cell.sched, LEFT - 10)?;
         if let Some([median, min, max]) = ratios(row, cell) {
-            let (one, x) = (self.scale.x(1.0), self.scale.x(median));
-            let (left, width) = (one.min(x), (one - x).abs());
-            let (top, colour) = (middle - BAR / 2.0, self.colour(&cell.sched));
-            self.put(format_args!(
-                r#"<rect x="{left:.1}" y="{top:.1}" width="{width:.1}" height="{BAR}" fill="{colour}"/>"#
-            ));
-            let (from, to) = (self.scale.x(min), self.scale.x(max));
-            let style = r##"stroke="#111827" stroke-width="1.5""##;
-            self.line((from, middle), (to, middle), style);
+            let (one, x) = (scale.x(1.0), scale.x(median));
+            let corners = [
+                (one.min(x), middle - BAR / 2),
+                (one.max(x), middle + BAR / 2),
+            ];
+            let filled = self.colour(&cell.sched).filled();
+            picture::put(self.area, &Rectangle::new(corners, filled))?;
+            let (from, to) = (scale.x(min), scale.x(max));
+            self.line((from, middle), (to, middle), BLACK)?;
             for end in [from, to] {
-                self.line((end, middle - 4.0), (end, middle + 4.0), style);
+                self.line((end, middle - 4), (end, middle + 4), BLACK)?;
             }
         }
-        let value = (row.figure.show)(cell.summary.median);
-        self.text(RIGHT + 80.0, baseline, r#"text-anchor="end""#, &value);
+        right(&(row.figure.show)(cell.summary.median), MEDIAN)?;
         if cell.sched == results::KERNEL_SCHED {
-            return;
+            return Ok(());
         }
         if let Some(ratio) = cell.ratio {
-            let ratio = format!("{ratio:.2}");
-            self.text(RIGHT + 126.0, baseline, r#"text-anchor="end""#, &ratio);
+            right(&format!("{ratio:.2}"), RATIO)?;
         }
-        let (word, colour) = match cell.verdict {
-            Some(verdict @ Verdict::Better) => (verdict.word(), "#047857"),
-            Some(verdict @ Verdict::Worse) => (verdict.word(), "#b91c1c"),
-            Some(verdict @ Verdict::NoDifference) => (verdict.word(), "#6b7280"),
-            None => return,
+        let Some(verdict) = cell.verdict else {
+            return Ok(());
         };
-        self.text(
-            RIGHT + 138.0,
-            baseline,
-            &format!(r#"fill="{colour}""#),
-            word,
-        );
+        let shade = match verdict {
+            Verdict::Better => GOOD,
+            Verdict::Worse => BAD,
+            Verdict::NoDifference => GREY,
+        };
+        let word = Words::new(verdict.word()).colour(shade);
+        word.put(self.area, (VERDICT, middle))
     }
-
-    fn finish(self) -> String {
-        let height = self.y + MARGIN;
-        format!(
-            concat!(
-                r#"<svg xmlns="http://www.w3.org/2000/svg" width="{w:.0}" height="{h:.0}" "#,
-                r#"viewBox="0 0 {w:.0} {h:.0}" font-family="sans-serif" font-size="12" "#,
-                r##"fill="#111827">"##,
-                "\n",
-                r##"<rect width="100%" height="100%" fill="#ffffff"/>"##,
-                "\n{body}</svg>\n"
-            ),
-            w = WIDTH,
-            h = height,
-            body = self.body
-        )
-    }
-}
-
-/// `text` as it must be written between tags.
-fn escaped(text: &str) -> String {
-    let text = text.replace('&', "&amp;");
-    text.replace('<', "&lt;").replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -289,7 +269,7 @@ mod tests {
     fn drawn() -> String {
         let names = ["scx_fast", "scx_same"].map(str::to_owned);
         let results = Results::of(&names, &runs());
-        draw("messaging <1> & more", "Linux 7.3", &results.rows)
+        draw("messaging <1> & more", "Linux 7.3", &results.rows).unwrap()
     }
 
     #[test]
@@ -300,6 +280,7 @@ mod tests {
             .descendants()
             .filter(|node| node.is_element())
             .filter_map(|node| node.text())
+            .map(str::trim)
             .collect();
         for name in ["eevdf", "scx_fast", "scx_same"] {
             // Once in the legend, once for each of three figures.
@@ -345,7 +326,7 @@ mod tests {
             high: 4.0,
         };
         let middle = scale.x(1.0);
-        assert_eq!(middle, f64::midpoint(LEFT, RIGHT));
+        assert_eq!(middle, i32::midpoint(LEFT, RIGHT));
         assert_eq!(scale.x(2.0) - middle, middle - scale.x(0.5));
         assert_eq!(scale.x(1e9), RIGHT);
         assert_eq!(scale.ticks(), [0.25, 0.5, 1.0, 2.0, 4.0]);

@@ -5,44 +5,27 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
 use super::{FIGURES, Points};
+use crate::picture::{self, Area, FONT, Words, colour};
 
 /// Pixels of a panel.
 const PANEL: (u32, u32) = (480, 300);
 const COLUMNS: usize = 2;
-const FONT: &str = "sans-serif";
-
-/// Colours that people who see few colours can tell apart as well.
-const COLOURS: [RGBColor; 6] = [
-    RGBColor(0, 114, 178),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(213, 94, 0),
-];
 
 pub fn draw(points: &Points) -> Result<String> {
-    let mut svg = String::new();
-    {
-        // The last panel has the names.
-        let rows = (FIGURES.len() + 1).div_ceil(COLUMNS);
-        let size = (PANEL.0 * COLUMNS as u32, PANEL.1 * rows as u32);
-        let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
-        root.fill(&WHITE).map_err(|error| anyhow!("{error}"))?;
-        let areas = root.split_evenly((rows, COLUMNS));
-        for (index, area) in areas.iter().enumerate() {
-            let drawn = match index < FIGURES.len() {
-                true => panel(area, points, index),
-                false if index == FIGURES.len() => names(area, points),
-                false => Ok(()),
-            };
-            drawn.map_err(|error| anyhow!("{error}"))?;
+    // The last panel has the names.
+    let rows = (FIGURES.len() + 1).div_ceil(COLUMNS);
+    let size = (PANEL.0 * COLUMNS as u32, PANEL.1 * rows as u32);
+    picture::svg(size, |root| {
+        for (index, area) in root.split_evenly((rows, COLUMNS)).iter().enumerate() {
+            if index < FIGURES.len() {
+                panel(area, points, index).map_err(|error| anyhow!("{error}"))?;
+            } else if index == FIGURES.len() {
+                names(area, points)?;
+            }
         }
-    }
-    Ok(svg)
+        Ok(())
+    })
 }
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 fn panel(area: &Area<'_>, points: &Points, index: usize) -> Result<(), Box<dyn std::error::Error>> {
     let figure = &FIGURES[index];
@@ -69,7 +52,7 @@ fn panel(area: &Area<'_>, points: &Points, index: usize) -> Result<(), Box<dyn s
         .label_style((FONT, 11))
         .draw()?;
     for (number, points) in points.values().enumerate() {
-        let colour = COLOURS[number % COLOURS.len()];
+        let colour = colour(number);
         let line = points.iter().map(|(cpus, point)| (*cpus, point[index]));
         let line: Vec<(u32, f64)> = line.filter(|(_, value)| value.is_finite()).collect();
         let dots = line.iter().map(|at| Circle::new(*at, 3, colour.filled()));
@@ -80,16 +63,13 @@ fn panel(area: &Area<'_>, points: &Points, index: usize) -> Result<(), Box<dyn s
 }
 
 /// Which colour is whose.
-fn names(area: &Area<'_>, points: &Points) -> Result<(), Box<dyn std::error::Error>> {
+fn names(area: &Area<'_>, points: &Points) -> Result<()> {
     for (number, sched) in points.keys().enumerate() {
-        let colour = COLOURS[number % COLOURS.len()];
         let y = 50 + 24 * number as i32;
-        area.draw(&PathElement::new(
-            [(60, y), (84, y)],
-            colour.stroke_width(2),
-        ))?;
-        area.draw(&Circle::new((72, y), 3, colour.filled()))?;
-        area.draw(&Text::new(sched.as_str(), (94, y - 7), (FONT, 14)))?;
+        let line = PathElement::new([(60, y), (84, y)], colour(number).stroke_width(2));
+        picture::put(area, &line)?;
+        picture::put(area, &Circle::new((72, y), 3, colour(number).filled()))?;
+        Words::new(sched).size(14).put(area, (94, y))?;
     }
     Ok(())
 }

@@ -4,28 +4,28 @@
 
 mod chart;
 mod foreign;
+pub mod guest;
 mod results;
 mod stats;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rota_lab::arch::Arch;
-use rota_lab::job::{self, Contender, Event, Job, Machine, Ran};
+use rota_lab::job::Contender;
 use rota_lab::kernel::{Spec, Store};
 use rota_lab::topology::Topology;
-use rota_lab::vm::{Accel, Clock, Outcome, Verdict, Vm};
+use rota_lab::vm::{Accel, Clock, Outcome, Verdict};
 use serde_json::json;
 
 use crate::build_all::{self, GUEST_INIT};
 use crate::context::Context;
 use crate::setup::{self, Group, Toolchain};
-use crate::ui::Task;
 use crate::{kernels, load, run, stop, ui};
 use foreign::Foreign;
+use guest::{Found, Guest};
 use results::{KERNEL_SCHED, Results};
 
 /// An instruction takes 2^3 ns with --counted: about as long as with the host's clock.
@@ -117,33 +117,28 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
     let programs = programs(cx, &store, &args.sched, &foreign)?;
     files.extend(foreign.iter().flat_map(Foreign::files));
 
-    let job = Job::Compare(job::Compare {
-        contenders: contenders.clone(),
+    let dir = cx.guest_dir("compare")?;
+    let clock = match args.counted {
+        true => Clock::Counted {
+            shift: SHIFT,
+            seed: args.seed,
+        },
+        false => Clock::Host,
+    };
+    let slow = !foreign.is_empty() && (args.counted || Accel::best(arch) == Accel::Tcg);
+    let guest = Guest {
+        kernel: &kernel,
+        topology: &args.topology,
+        programs: &programs,
+        files,
+        contenders,
         rounds: args.repeat,
         workload,
         seconds: args.seconds,
-    });
-    let dir = cx.guest_dir("compare")?;
-    let mut vm = Vm::new(&kernel, &args.topology, &programs, &job, dir.path());
-    vm.files = files;
-    if args.counted {
-        let seed = args.seed;
-        vm.clock = Clock::Counted { shift: SHIFT, seed };
-    }
-    if !foreign.is_empty() && (args.counted || Accel::best(arch) == Accel::Tcg) {
-        vm.append.push(NO_CX16.to_owned());
-    }
-    let runs = args.repeat * (u32::try_from(contenders.len()).unwrap_or(u32::MAX - 1) + 1);
-    // Loading takes up to half a minute where the host is slow, and counted time up to four times
-    // as long as the host's.
-    vm.limits.total = (Duration::from_secs_f64(args.seconds * 4.0) + Duration::from_secs(60))
-        * runs
-        + Duration::from_secs(300);
-
-    let mut live = Live::new(&kernel.release, args.repeat, runs);
-    let outcome = vm.run(&mut |event| live.take(event))?;
-    let mut found = live.finish();
-    found.schedulers = contenders.into_iter().map(|one| one.name).collect();
+        clock,
+        append: slow.then(|| NO_CX16.to_owned()).into_iter().collect(),
+    };
+    let (found, outcome) = guest.run(dir.path())?;
     let unfinished = unfinished(&outcome.verdict).map(|what| {
         let console = dir.keep().join("console.log");
         let latest = &found.latest;
@@ -191,79 +186,6 @@ fn programs(
     let built = built.into_iter().map(|program| program.path);
     let foreign = foreign.iter().map(|foreign| foreign.path.clone());
     Ok(built.chain(foreign).collect())
-}
-
-/// What a comparison found.
-#[derive(Default)]
-struct Found {
-    machine: Machine,
-    /// All but the kernel's own, in the order of the command line.
-    schedulers: Vec<String>,
-    runs: Vec<Ran>,
-    /// The run that was started last, as the user reads it.
-    latest: String,
-}
-
-/// Follows a comparison while it runs.
-struct Live {
-    kernel: String,
-    rounds: u32,
-    runs: u32,
-    task: Task,
-    found: Found,
-}
-
-impl Live {
-    fn new(kernel: &str, rounds: u32, runs: u32) -> Self {
-        Self {
-            kernel: kernel.to_owned(),
-            rounds,
-            runs,
-            task: ui::spinner(format!("booting Linux {kernel}")),
-            found: Found::default(),
-        }
-    }
-
-    fn take(&mut self, event: &Event) {
-        match event {
-            Event::Booted(machine) => {
-                self.found.machine = machine.clone();
-                let label = "comparing";
-                let task = std::mem::replace(&mut self.task, ui::bar(label, self.runs.into()));
-                task.done("");
-            }
-            Event::Phase {
-                phase: job::Phase::Kernel | job::Phase::Attach,
-                round,
-                sched,
-                ..
-            } => {
-                let name = if sched.is_empty() {
-                    KERNEL_SCHED
-                } else {
-                    sched
-                };
-                let (round, rounds) = (round + 1, self.rounds);
-                self.task.tell(format!("round {round}/{rounds}: {name}"));
-                self.found.latest = format!("{name} (round {round}): ");
-            }
-            Event::Ran(run) => {
-                self.found.runs.push((**run).clone());
-                self.task.reach(self.found.runs.len() as u64);
-            }
-            Event::Retrying { reason } => {
-                self.task.print(format!("starting again: {reason}"));
-                self.found = Found::default();
-                self.task = ui::spinner(format!("booting Linux {}", self.kernel));
-            }
-            _ => {}
-        }
-    }
-
-    fn finish(self) -> Found {
-        self.task.done("");
-        self.found
-    }
 }
 
 /// What a guest says that did not get to its end.
@@ -406,18 +328,6 @@ mod tests {
         }
         let error = contenders(&[], &[]).unwrap_err();
         assert!(error.to_string().contains("--foreign FILE"), "{error}");
-    }
-
-    #[test]
-    fn a_restart_forgets_what_was_found() {
-        let mut live = Live::new("7.3.4", 5, 10);
-        live.take(&Event::Booted(Machine::default()));
-        live.take(&Event::Ran(Box::default()));
-        live.take(&Event::Retrying {
-            reason: "Oops: int3".into(),
-        });
-        live.take(&Event::Ran(Box::default()));
-        assert_eq!(live.finish().runs.len(), 1);
     }
 
     #[test]

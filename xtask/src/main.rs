@@ -24,6 +24,7 @@ mod stop;
 mod test;
 mod tidy;
 mod ui;
+mod validate;
 mod vm;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ enum Command {
     Replay(replay::Args),
     Sim(sim::Args),
     Scale(scale::Args),
+    Validate(validate::Args),
 }
 
 fn main() -> ExitCode {
@@ -93,5 +95,6 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Replay(args) => replay::run(args, &cx),
         Command::Sim(args) => sim::run(args, &cx),
         Command::Scale(args) => scale::run(&args, &cx),
+        Command::Validate(args) => validate::run(&args, &cx),
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `rota-sim`: runs a policy's object without a kernel and reports what came of it.
 //!
-//! Exit status: 0 the run is complete; 1 the policy was ejected, or a file cannot be written; 2 bad
-//! usage, a bad object, machine or workload.
+//! Exit status: 0 the run is complete, or callbacks are in order; 1 the policy was ejected, callbacks
+//! are not in order, or a file cannot be written; 2 bad usage, a bad object, machine or workload.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,8 @@ use rota_sim::bpf::Pieces;
 use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::TaskId;
 use rota_sim::machine::{FORMS, Machine};
-use rota_sim::model::KernelVersion;
+use rota_sim::model::grammar::Order;
+use rota_sim::model::{KernelVersion, Op};
 use rota_sim::object::{self, Object, Written};
 use rota_sim::report::Options;
 use rota_sim::simulation::{Setup, Simulation, Unplug};
@@ -47,6 +49,11 @@ enum Command {
         topology: Machine,
         /// The directory
         dir: PathBuf,
+    },
+    /// Hold callbacks that a kernel made against the order in which the model makes them
+    Grammar {
+        /// A line for each: its name and the pid of its task, as in `running 57`
+        file: PathBuf,
     },
 }
 
@@ -101,6 +108,7 @@ fn main() -> ExitCode {
             .with_context(|| format!("writing {}", dir.display()))
             .map(|()| 0)
             .map_err(Failure::of_system),
+        Command::Grammar { file } => grammar(&file),
     };
     match result {
         Ok(status) => ExitCode::from(status),
@@ -159,6 +167,38 @@ fn run(args: &Run) -> Result<u8, Failure> {
     };
     told.map_err(Failure::of_system)?;
     Ok(u8::from(report.exit.is_some()))
+}
+
+/// Whether all callbacks in `file` come where they may; tasks may have been there before.
+fn grammar(file: &Path) -> Result<u8, Failure> {
+    let text = String::from_utf8(read(file)?).context("the file is no text")?;
+    let mut orders: HashMap<i32, Order> = HashMap::new();
+    let mut count = 0;
+    for (number, line) in text.lines().enumerate() {
+        let call = line.split_once(' ').and_then(|(name, pid)| {
+            let (name, pid) = (Op::named(name)?, pid.parse::<i32>().ok()?);
+            Some((name, pid))
+        });
+        let place = format!("{}:{}", file.display(), number + 1);
+        let (op, pid) =
+            call.with_context(|| format!("{place}: `{line}` is no callback and its task"))?;
+        let order = orders.entry(pid).or_insert_with(Order::met);
+        if !order.take(op) {
+            let error = anyhow!(
+                "{place}: {} of {pid} does not follow on {order:?}",
+                op.name()
+            );
+            return Err(Failure::of_system(error));
+        }
+        count += 1;
+    }
+    let tasks = orders.len();
+    writeln!(
+        io::stdout(),
+        "{count} callbacks of {tasks} tasks are in order"
+    )
+    .map_err(|error| Failure::of_system(error.into()))?;
+    Ok(0)
 }
 
 /// The object as it is to start, the kernel's types, and what the report is told.

@@ -28,6 +28,7 @@ mod costs;
 mod dsq;
 mod enqueue;
 mod event;
+pub mod grammar;
 mod idle;
 mod interrupt;
 mod kernel;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The order of callbacks for each task, as a grammar: in all shipped workloads,
-//! on old and new kernels, whatever the costs.
+//! The model keeps to its grammar: in all shipped workloads, on old and new kernels,
+//! whatever the costs.
 
 use std::time::Duration;
 
@@ -8,42 +8,8 @@ use rota_load::spec::Workload;
 use rota_load::workloads;
 
 use super::*;
+use crate::model::grammar::Order;
 use crate::workload::populate;
-
-/// Where a task is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Life {
-    Unknown,
-    Initialised,
-    Asleep,
-    Waiting,
-    Running,
-    Stopped,
-    Gone,
-}
-
-/// The next state, or `None` if the callback may not come here.
-fn next(life: Life, op: Op) -> Option<Life> {
-    use Life::*;
-    Some(match (life, op) {
-        (Unknown, Op::InitTask) => Initialised,
-        (Initialised, Op::Enable) => Asleep,
-        (Initialised, Op::ExitTask) => Gone,
-        (Asleep, Op::SelectCpu | Op::SetWeight | Op::SetCpumask) => Asleep,
-        (Asleep, Op::Runnable) => Waiting,
-        (Asleep, Op::Disable) => Initialised,
-        (Waiting, Op::Enqueue | Op::Dequeue) => Waiting,
-        (Waiting, Op::Running) => Running,
-        (Waiting | Stopped, Op::Quiescent) => Asleep,
-        (Running, Op::Tick | Op::Yield) => Running,
-        (Running, Op::Stopping) => Stopped,
-        (Stopped, Op::Enqueue) => Waiting,
-        // Preempted by a higher class: it waits in the local queue without a call.
-        (Stopped, Op::Running) => Running,
-        (Stopped, Op::Dequeue) => Stopped,
-        _ => return None,
-    })
-}
 
 fn everything(slice_ns: u64) -> Script {
     let ops = Op::ALL.into_iter();
@@ -67,23 +33,21 @@ fn everything(slice_ns: u64) -> Script {
 }
 
 fn check(sim: &Sim, what: &str) {
-    let mut lives = vec![Life::Unknown; sim.tasks().len()];
+    let mut orders = vec![Order::unborn(); sim.tasks().len()];
     sim.with_trace(|trace| {
         for record in trace.records() {
             let (Event::Callback(op), Some(task)) = (record.event, record.task) else {
                 continue;
             };
-            let life = &mut lives[task.0 as usize];
-            let to = next(*life, op);
+            let order = &mut orders[task.0 as usize];
             assert!(
-                to.is_some(),
-                "{what}: {op:?} of {task:?} {life:?} at {}",
+                order.take(op),
+                "{what}: {op:?} of {task:?}, {order:?}, at {}",
                 record.at_ns
             );
-            *life = to.unwrap_or(*life);
         }
     });
-    assert!(lives.iter().all(|life| *life != Life::Unknown));
+    assert!(!orders.iter().any(Order::is_unborn));
 }
 
 #[test]

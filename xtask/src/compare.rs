@@ -28,8 +28,8 @@ use foreign::Foreign;
 use guest::{Found, Guest};
 use results::{KERNEL_SCHED, Results};
 
-/// An instruction takes 2^3 ns with --counted: about as long as with the host's clock.
-const SHIFT: u8 = 3;
+/// An instruction of a counted guest takes 2^3 ns: about as long as with the host's clock.
+pub const SHIFT: u8 = 3;
 /// The emulator's processor has no `cmpxchg16b`, without which Linux 6.18 and newer cannot allocate
 /// where it may not wait, so gives no BPF arena and no task storage, unless its caches are of the
 /// kind that is debugged. `F` checks least. It costs all schedulers alike; ours do without, so it is

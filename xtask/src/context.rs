@@ -97,6 +97,17 @@ impl Context {
         flags
     }
 
+    /// Those of the schedulers that are `named`, or all where none is.
+    pub fn chosen(&self, named: &[String]) -> Result<Vec<String>> {
+        if named.is_empty() {
+            return Ok(self.schedulers.clone());
+        }
+        for name in named {
+            self.require_scheduler(name)?;
+        }
+        Ok(named.to_vec())
+    }
+
     /// Checks that `name` is one of the schedulers.
     pub fn require_scheduler(&self, name: &str) -> Result<()> {
         if self.schedulers.iter().any(|known| known == name) {

@@ -153,13 +153,7 @@ type Points = BTreeMap<String, Vec<(u32, Point)>>;
 
 /// Runs `cargo xtask scale`.
 pub fn run(args: &Args, cx: &Context) -> Result<u8> {
-    let scheds = match args.sched.is_empty() {
-        true => cx.schedulers.clone(),
-        false => args.sched.clone(),
-    };
-    for sched in &scheds {
-        cx.require_scheduler(sched)?;
-    }
+    let scheds = cx.chosen(&args.sched)?;
     setup::ensure(cx, &[Group::Build], args.install)?;
     let simulator = sim::build(cx)?;
     let machines: Vec<(u32, &str)> = MACHINES

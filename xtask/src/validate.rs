@@ -20,14 +20,12 @@ use rota_lab::vm::{Clock, Verdict, Vm};
 use rota_load::report::Latency;
 use serde::Deserialize;
 
+use crate::compare::SHIFT;
 use crate::compare::guest::Guest;
 use crate::context::Context;
 use crate::setup::{self, Group, Toolchain};
 use crate::{build_all, kernels, load, sim, stop, ui};
 use table::{Row, Side};
-
-/// An instruction takes 2^3 ns: about as long as it takes on a machine.
-const SHIFT: u8 = 3;
 
 /// The machine on which callbacks are traced.
 const TRACED: &str = "1x4x1";
@@ -38,7 +36,8 @@ const WORKLOADS: [&str; 5] = ["weights", "mixed", "pinned", "frames", "ring"];
 /// Compare what the simulator says with what guests do
 ///
 /// Each workload runs under each scheduler in a guest with counted time, and in the simulator.
-/// Exit code 1 if a share is further off than the tolerance.
+/// Exit code 1 if a share is further off than the tolerance, or a callback comes where the model
+/// makes none.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// The schedulers [default: all]
@@ -81,15 +80,18 @@ type Groups = BTreeMap<String, Side>;
 
 /// Runs `cargo xtask validate`.
 pub fn run(args: &Args, cx: &Context) -> Result<u8> {
-    let scheds = match args.sched.is_empty() {
-        true => cx.schedulers.clone(),
-        false => args.sched.clone(),
-    };
-    for sched in &scheds {
-        cx.require_scheduler(sched)?;
-    }
+    let scheds = cx.chosen(&args.sched)?;
     for workload in &args.workload {
         load::workload(workload)?;
+    }
+    if let Some(hybrid) = args.topology.iter().find(|its| its.is_hybrid()) {
+        return Err(stop::usage(format!(
+            "{hybrid} is another architecture, which is not compared; name machines like 1x4x1"
+        )));
+    }
+    if let Some(out) = &args.out {
+        // Before it takes minutes.
+        save(out, "")?;
     }
     let store = Store::open()?;
     let mut groups = kernels::groups(&store, std::slice::from_ref(&args.kernel))?;
@@ -131,12 +133,16 @@ pub fn run(args: &Args, cx: &Context) -> Result<u8> {
     }
     ui::out(&text);
     if let Some(out) = &args.out {
-        std::fs::write(out, &text).with_context(|| format!("writing {}", out.display()))?;
+        save(out, &text)?;
     }
     Ok(match table::fails(&rows) {
         false => stop::OK,
         true => stop::FAILED,
     })
+}
+
+fn save(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
 /// A workload under all schedulers in one guest.
@@ -222,7 +228,7 @@ fn order(
     );
     let file = dir.path().join("calls");
     let calls = calls::callbacks(&trace);
-    std::fs::write(&file, calls).with_context(|| format!("writing {}", file.display()))?;
+    save(&file, &calls)?;
     let mut command = Command::new(simulator);
     command.arg("grammar").arg(&file);
     let said = sim::require(command, &task)?;

@@ -184,10 +184,7 @@ fn grammar(file: &Path) -> Result<u8, Failure> {
             call.with_context(|| format!("{place}: `{line}` is no callback and its task"))?;
         let order = orders.entry(pid).or_insert_with(Order::met);
         if !order.take(op) {
-            let error = anyhow!(
-                "{place}: {} of {pid} does not follow on {order:?}",
-                op.name()
-            );
+            let error = anyhow!("{place}: {} may not come while {pid} is {order}", op.name());
             return Err(Failure::of_system(error));
         }
         count += 1;

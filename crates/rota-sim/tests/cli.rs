@@ -141,3 +141,32 @@ fn bad_input_is_one_line_and_exit_status_2() {
         assert!(said.contains(word), "{said}");
     }
 }
+
+#[test]
+fn callbacks_are_held_against_the_grammar() {
+    let dir = tempfile::tempdir().unwrap();
+    let told = |calls: &str| {
+        fs::write(dir.path().join("calls"), calls).unwrap();
+        let output = sim(dir.path(), &["grammar", "calls"]);
+        let words = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(words).unwrap())
+    };
+    // The second task was there before: it may be anywhere at first.
+    let (code, words) = told("runnable 7\nrunning 7\nstopping 8\nstopping 7\nquiescent 7\n");
+    assert_eq!(
+        (code, &*words),
+        (Some(0), "5 callbacks of 2 tasks are in order\n")
+    );
+    let (code, words) = told("quiescent 7\nrunning 7\n");
+    assert_eq!(code, Some(1));
+    assert_eq!(
+        words,
+        "rota-sim: calls:2: running may not come while 7 is asleep\n"
+    );
+    let (code, words) = told("jump 7\n");
+    assert_eq!(code, Some(2));
+    assert!(
+        words.contains("calls:1: `jump 7` is no callback"),
+        "{words}"
+    );
+}

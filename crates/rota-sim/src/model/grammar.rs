@@ -2,6 +2,8 @@
 //! The order of callbacks for each task, as a grammar. The model keeps to it in its tests, and so
 //! does the kernel where its trace is held against it.
 
+use std::fmt;
+
 use super::ops::Op;
 
 /// Where a task is in its life.
@@ -57,6 +59,14 @@ pub struct Order {
     possible: Vec<Life>,
 }
 
+/// As in `asleep`, or `waiting or running`.
+impl fmt::Display for Order {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.possible.iter().map(|life| format!("{life:?}"));
+        f.write_str(&names.collect::<Vec<_>>().join(" or ").to_lowercase())
+    }
+}
+
 impl Order {
     /// A task of which the policy has not heard yet.
     pub fn unborn() -> Self {
@@ -75,11 +85,6 @@ impl Order {
     /// Nothing was called for it.
     pub fn is_unborn(&self) -> bool {
         self.possible == [Life::Unknown]
-    }
-
-    /// The task is on a CPU, for certain.
-    pub fn runs(&self) -> bool {
-        self.possible == [Life::Running]
     }
 
     /// `op` is called for the task; false if it may not be called now.

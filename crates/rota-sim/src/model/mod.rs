@@ -14,7 +14,8 @@
 //! - `enqueue` tasks become runnable (`try_to_wake_up`, `scx_do_enqueue_task`);
 //! - `interrupt` ticks, kicks, timers, the watchdog, hotplug, bypass;
 //! - `lifecycle` load, unload, fork, exit, changes; `syscall` what tasks do;
-//! - `kernel` CPUs that do all this side by side, with locks.
+//! - `kernel` CPUs that do all this side by side, with locks;
+//! - [`grammar`] the order in which callbacks come, for the model and for a kernel.
 //!
 //! Figures are those of the model. Ratios, counts and orders mean something;
 //! microseconds depend on [`Costs`], which nobody has calibrated.

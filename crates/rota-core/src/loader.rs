@@ -19,7 +19,7 @@ use crate::Policy;
 use crate::error::Error;
 use crate::probe::Kernel;
 use crate::skeleton::{Bpf, ExitRecord, Setup};
-use crate::urgent::Urgent;
+use crate::urgent::{Favoured, Urgent};
 
 /// How long the kernel may take to say how an attached scheduler fares.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -67,7 +67,10 @@ impl<'o, P: Policy> Opened<'o, P> {
 
     /// Hands the object to the kernel, which verifies it.
     pub fn load(self, kernel: &Kernel) -> Result<Loaded<'o, P>, Error> {
-        let loaded = self.0.load().map_err(|error| load_failed(kernel, &error))?;
+        let loaded = {
+            let _favoured = Favoured::raise();
+            self.0.load().map_err(|error| load_failed(kernel, &error))?
+        };
         tell_effort(loaded.object());
         Ok(Loaded(loaded))
     }

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Real-time priority for the moment of attaching.
+//! Priority for a thread that loads a policy or attaches it.
+//!
+//! The kernel verifies a policy in the thread that loads it, a second or so of CPU
+//! time. A machine whose CPUs all have hogs gives that thread a part of one, while
+//! a CPU that came or went has left it without its policy; it is favoured therefore.
 //!
 //! Linux before 7.0 switches the tasks of the machine over in the thread that
 //! attaches. From when it gets to that thread itself, the tasks it has not got
@@ -10,6 +14,51 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::libc;
+
+/// A thread of the lowest nice value, until this is dropped.
+#[derive(Debug)]
+pub struct Favoured {
+    before: Option<i32>,
+}
+
+impl Favoured {
+    /// Favours the calling thread; without leave to do so it stays as it is.
+    pub fn raise() -> Self {
+        let before = nice();
+        let raised = set_nice(LOWEST_NICE);
+        Favoured {
+            before: raised
+                .map(|()| before)
+                .inspect_err(|error| log::debug!("loading without priority: {error}"))
+                .ok(),
+        }
+    }
+}
+
+impl Drop for Favoured {
+    fn drop(&mut self) {
+        if let Some(before) = self.before
+            && let Err(error) = set_nice(before)
+        {
+            log::warn!("cannot give priority back: {error}");
+        }
+    }
+}
+
+/// The nice value with the largest weight.
+const LOWEST_NICE: i32 = -20;
+
+/// That of the calling thread; it cannot be refused.
+fn nice() -> i32 {
+    // SAFETY: the call only reads, and 0 is the calling thread.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: 0 is the calling thread.
+    Errno::result(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) })?;
+    Ok(())
+}
 
 /// A thread with real-time priority, until this is dropped.
 #[derive(Debug)]
@@ -63,6 +112,16 @@ mod tests {
     fn policy() -> i32 {
         // SAFETY: 0 is the calling thread.
         unsafe { libc::sched_getscheduler(0) }
+    }
+
+    #[test]
+    fn a_thread_is_favoured_for_a_while() {
+        let before = nice();
+        let favoured = Favoured::raise();
+        let allowed = favoured.before.is_some();
+        assert_eq!(nice(), if allowed { LOWEST_NICE } else { before });
+        drop(favoured);
+        assert_eq!(nice(), before);
     }
 
     #[test]

@@ -31,8 +31,8 @@
  * of two LLCs may differ in length while both have work, and are not levelled.
  */
 #include "intf.h"
-#include <rota/chain.bpf.h>
 #include <rota/idle.bpf.h>
+#include <rota/local.bpf.h>
 #include <rota/ops.bpf.h>
 #include <rota/pinned.bpf.h>
 #include <rota/stats.bpf.h>
@@ -110,7 +110,7 @@ OP(void, fifo, dispatch, s32 cpu, struct task_struct *prev)
 
 OP(void, fifo, tick, struct task_struct *p)
 {
-	chain_tick(p, slice_ns);
+	local_tick(p, slice_ns);
 }
 
 OP(void, fifo, stopping, struct task_struct *p, bool runnable)

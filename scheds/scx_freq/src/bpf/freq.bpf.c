@@ -46,6 +46,7 @@
 #include "nest.bpf.h"
 #include "wait.bpf.h"
 #include <rota/fair.bpf.h>
+#include <rota/local.bpf.h>
 #include <rota/ops.bpf.h>
 #include <rota/perf.bpf.h>
 
@@ -56,8 +57,7 @@ enum perf_mode {
 	PERF_MAX,		/* all there is, on CPUs of the primary nest */
 };
 
-/* Live option. */
-volatile u32 perf_mode;
+volatile u32 perf_mode;		/* live option */
 
 /* Where the queue of all CPUs stands. */
 static struct vclock clock;
@@ -195,6 +195,8 @@ OP(void, freq, tick, struct task_struct *p)
 
 	nest_tick(cpu, now);
 	wait_tick(now);
+	if (nest_idles())
+		local_ease(p);
 	ask_performance(cpu, false, now);
 }
 

@@ -44,9 +44,9 @@
  */
 #include "intf.h"
 #include <rota/balance.bpf.h>
-#include <rota/chain.bpf.h>
 #include <rota/fair.bpf.h>
 #include <rota/idle.bpf.h>
+#include <rota/local.bpf.h>
 #include <rota/ops.bpf.h>
 #include <rota/place.bpf.h>
 #include <rota/stats.bpf.h>
@@ -180,7 +180,7 @@ OP(void, llc, tick, struct task_struct *p)
 	u32 shard = cpu_shard(task_cpu(p));
 	s32 helper;
 
-	chain_tick(p, shard_state(shard)->slice_ns);
+	local_tick(p, shard_state(shard)->slice_ns);
 	if (nr_shards == 1 || !shard_waits(shard, HELP_AFTER_NS))
 		return;
 	/* Others are called only if no CPU of the LLC can help. */

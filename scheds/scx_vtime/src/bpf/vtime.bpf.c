@@ -36,9 +36,9 @@
  * timeout the task gets a turn anyway.
  */
 #include "intf.h"
-#include <rota/chain.bpf.h>
 #include <rota/fair.bpf.h>
 #include <rota/idle.bpf.h>
+#include <rota/local.bpf.h>
 #include <rota/ops.bpf.h>
 #include <rota/stats.bpf.h>
 
@@ -93,7 +93,7 @@ OP(void, vtime, dispatch, s32 cpu, struct task_struct *prev)
 
 OP(void, vtime, tick, struct task_struct *p)
 {
-	chain_tick(p, slice_ns);
+	local_tick(p, slice_ns);
 }
 
 OP(void, vtime, running, struct task_struct *p)

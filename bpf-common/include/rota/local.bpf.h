@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * A CPU's local queue: select_cpu() puts there who is to run at once. The core takes
+ * tasks from it without dispatch(), and no other CPU does. Two things may go wrong,
+ * and are put right at a tick.
+ *
+ * Chains: tasks that wake each other on one CPU, each put there before the other
+ * sleeps. Each has a slice of its own, which never ends: whoever else waits for the
+ * CPU would wait for as long as they go on. So they share a slice. A tick tells a
+ * chain from a task that uses its slice: it meets one that has run for less than the
+ * time since the last tick. So it does where tasks come and go through dispatch();
+ * that one of those queues once more is all that costs.
+ *
+ * Late ones: a task claims a CPU as idle while that takes another one from a queue,
+ * and would wait for that one's slice, beside CPUs that idle. From 7.1 on the kernel
+ * queues it again (SCX_ENQ_IMMED).
+ */
+#ifndef __ROTA_LOCAL_BPF_H
+#define __ROTA_LOCAL_BPF_H
+
+#include <rota/idle.bpf.h>
+
+struct chain {
+	u64 tick_ns;		/* when its CPU ticked last */
+	u64 since_ns;		/* no task has used its slice from one tick to the next since */
+} __attribute__((aligned(64)));
+
+struct chain chains[MAX_CPUS];
+
+/* For tick(), while other CPUs idle: @p runs, and makes way if a late one waits. */
+static __always_inline void local_ease(struct task_struct *p)
+{
+	if (!dsq_is_empty(SCX_DSQ_LOCAL))
+		task_set_slice(p, 0);
+}
+
+/* For tick(): @p runs, whose slices are @slice_ns long. */
+static __always_inline void local_tick(struct task_struct *p, u64 slice_ns)
+{
+	struct chain *chain = &chains[task_cpu(p) & (MAX_CPUS - 1)];
+	u64 now = bpf_ktime_get_ns();
+
+	if (slice_ns - p->scx.slice >= now - chain->tick_ns) {
+		chain->since_ns = now;
+	} else if (now - chain->since_ns >= slice_ns) {
+		task_set_slice(p, 0);
+		chain->since_ns = now;
+	}
+	chain->tick_ns = now;
+	if (nr_cpu_ids > 1 && !idle_none())
+		local_ease(p);
+}
+
+#endif /* __ROTA_LOCAL_BPF_H */

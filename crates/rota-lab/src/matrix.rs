@@ -152,10 +152,13 @@ impl Settings {
         let full = self.full
             && !added(&self.kernels, &MORE_KERNELS, &kernel)
             && !added(&self.topologies, &MORE_TOPOLOGIES, &topology);
+        let newest = KERNELS.last() == Some(&kernel.as_str());
+        let any_kernel = self.full || newest || !self.kernels.is_empty();
         let belongs = |case: &&Case| {
             case.applies(kind(&cell.kernel), &cell.sched)
                 && (full || !case.only_full)
                 && (here || !case.one_machine)
+                && (any_kernel || !case.one_kernel)
         };
         cases::all().filter(belongs).collect()
     }

@@ -68,6 +68,9 @@ pub struct Case {
     pub only_full: bool,
     /// It is the same on every machine, so one for each kernel is enough.
     pub one_machine: bool,
+    /// It asks the policy's arithmetic more than the kernel, so the default matrix has it on its
+    /// newest kernel only.
+    pub one_kernel: bool,
 }
 
 impl Case {
@@ -87,6 +90,7 @@ impl Case {
             limit_s: LIMIT_S,
             only_full: false,
             one_machine: false,
+            one_kernel: false,
         }
     }
 
@@ -154,6 +158,12 @@ impl Case {
     /// About the program and the kernel, not about the machine: on one machine of the matrix only.
     pub const fn one_machine(mut self) -> Self {
         self.one_machine = true;
+        self
+    }
+
+    /// About the policy more than about the kernel: on the newest of the default matrix only.
+    pub const fn one_kernel(mut self) -> Self {
+        self.one_kernel = true;
         self
     }
 

@@ -24,7 +24,8 @@ pub const CASES: &[Case] = &[
         .min_cpus(2),
     Case::new("idle_machine_sleeps", idle_machine_sleeps)
         .counted()
-        .one_machine(),
+        .one_machine()
+        .one_kernel(),
 ];
 
 const SLICE: [&str; 2] = ["--slice-us", "5000"];

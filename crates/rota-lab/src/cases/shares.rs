@@ -20,17 +20,20 @@ pub const CASES: &[Case] = &[
     Case::new("shares_with_pinned", with_pinned)
         .only(BY_WEIGHT)
         .counted()
-        .min_cpus(2),
+        .min_cpus(2)
+        .one_kernel(),
     Case::new("shares_over_time", over_time)
         .only(BY_WEIGHT)
-        .counted(),
+        .counted()
+        .one_kernel(),
     Case::new("shares_beside_a_crowd", beside_a_crowd)
         .only(BY_WEIGHT)
         .counted()
         .one_machine(),
     Case::new("light_beside_heavy", light_beside_heavy)
         .only(WEIGHTED)
-        .counted(),
+        .counted()
+        .one_kernel(),
 ];
 
 /// Those with one queue by virtual time for the whole machine.

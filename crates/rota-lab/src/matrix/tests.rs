@@ -105,6 +105,33 @@ fn what_is_the_same_everywhere_runs_on_one_machine() {
 }
 
 #[test]
+fn what_asks_no_kernel_runs_on_the_newest_unless_all_is_wanted() {
+    let has = |settings: &Settings, kernel: &str| {
+        let cell = Cell {
+            kernel: kernel.parse().unwrap(),
+            topology: "1x4x1".parse().unwrap(),
+            sched: "scx_vtime".into(),
+        };
+        let cases = settings.cases(&cell);
+        cases.iter().any(|case| case.name == "light_beside_heavy")
+    };
+    assert_eq!(
+        KERNELS.map(|kernel| has(&settings(), kernel)),
+        [false, false, true]
+    );
+    let full = Settings {
+        full: true,
+        ..settings()
+    };
+    assert!(has(&full, "6.16") && has(&full, "6.12"));
+    let named = Settings {
+        kernels: vec!["6.16".into()],
+        ..settings()
+    };
+    assert!(has(&named, "6.16"));
+}
+
+#[test]
 fn a_hybrid_machine_is_tested_on_one_kernel_unless_another_is_named() {
     let hybrid = Settings {
         topologies: vec!["hybrid:4+4".into()],

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 
 use nix::libc;
+use nix::sys::utsname::uname;
 
 const DEVICE: &str = "/dev/kmsg";
 /// The kernel hands out one record per read, none longer than this.
@@ -23,6 +24,14 @@ const TROUBLE: [&str; 9] = [
     "self-detected stall",
     "general protection fault",
 ];
+
+/// Trouble that a kernel has with itself: the release, what its line has in it, and why no policy
+/// can have caused it.
+const KERNELS_OWN: [(&str, &str, &str); 1] = [(
+    "6.12.",
+    "sub_running_bw",
+    "the account of the kernel's deadline servers, which no policy reaches, after a CPU went",
+)];
 
 /// The log from a moment on.
 #[derive(Debug)]
@@ -60,10 +69,25 @@ impl Kmsg {
     }
 }
 
-/// The lines among `lines` that tell of trouble.
+/// The lines among `lines`, of this kernel, that tell of trouble.
 pub fn trouble(lines: &[String]) -> Vec<String> {
+    let release = uname().map(|names| names.release().to_string_lossy().into_owned());
+    trouble_of(&release.unwrap_or_default(), lines)
+}
+
+fn trouble_of(release: &str, lines: &[String]) -> Vec<String> {
     let bad = |line: &&String| TROUBLE.iter().any(|sign| line.contains(sign));
-    lines.iter().filter(bad).cloned().collect()
+    let own = |line: &String| {
+        let known = KERNELS_OWN.iter();
+        let mut known =
+            known.filter(|(of, text, _)| release.starts_with(of) && line.contains(text));
+        known
+            .next()
+            .map(|(.., why)| log::warn!("{line}: {why}"))
+            .is_some()
+    };
+    let bad = lines.iter().filter(bad);
+    bad.filter(|line| !own(line)).cloned().collect()
 }
 
 /// The text of a record like `6,339,5140900,-;message`, whose further lines are key-value pairs.
@@ -96,6 +120,15 @@ mod tests {
             "RCU CPU stall warnings are enabled",
         ];
         let lines = lines.map(str::to_owned);
-        assert_eq!(trouble(&lines), lines[1..5]);
+        assert_eq!(trouble_of("7.3.4", &lines), lines[1..5]);
+    }
+
+    #[test]
+    fn what_a_kernel_does_to_itself_is_not_the_schedulers() {
+        let line =
+            "WARNING: CPU: 0 PID: 200 at kernel/sched/deadline.c:265 sub_running_bw+0x49/0x5e";
+        let lines = [line.to_owned()];
+        assert!(trouble_of("6.12.117-rota", &lines).is_empty());
+        assert_eq!(trouble_of("6.16.12", &lines), lines);
     }
 }

@@ -38,6 +38,10 @@ const ELSEWHERE: [(&str, &str); 5] = [
     ("nr_perf", "performance_is_asked"),
 ];
 
+/// Somebody whose slice ends while nobody waits.
+const ALONE: &str = "name = \"alone\"\nwarmup = \"0s\"\n\
+                     [[group]]\nname = \"hog\"\nkind = \"loop\"\nrun = \"10ms\"\n";
+
 /// Goal: each counter that a scheduler declares counts something.
 /// Method: the names that `--help-stats` tells, and the counters at the end of a run with a bit of
 /// everything: wake-ups alone and in masses, with and without an idle CPU, kernel threads, hogs alone and in crowds,
@@ -61,6 +65,7 @@ fn every_counter_moves(guest: &mut Guest) -> CaseResult {
         ("affinity-storm", 700),
         ("messaging", 500),
         ("probe", 500),
+        (ALONE, 200),
     ] {
         load(guest, workload, Duration::from_millis(length_ms))?;
     }

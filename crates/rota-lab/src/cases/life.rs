@@ -71,6 +71,10 @@ fn attach_detach(guest: &mut Guest) -> CaseResult {
 fn stops_on(guest: &mut Guest, signal: Signal) -> CaseResult {
     let sched = guest.start(&[])?;
     let load = guest.start_load("hogs", WHILE_NEEDED)?;
+    // Who begins while the kernel disables a scheduler belongs to its own one, and goes before all
+    // that do not yet. A hog on each CPU so keeps it from getting through: the thread that ends RCU's
+    // grace periods, for which it waits, is one of those.
+    load.await_tasks()?;
     let asked = Instant::now();
     let Some(end) = sched.stop(signal, STOP_LIMIT) else {
         return Err(format!("still running {} s after {signal}", STOP_LIMIT.as_secs()).into());

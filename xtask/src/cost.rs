@@ -151,7 +151,7 @@ fn made(cx: &Context, kernel: &Kernel, tools: &Toolchain) -> Result<Made> {
     };
     Ok(Made {
         kernel: kernel.release.clone(),
-        qemu: version(Path::new("qemu-system-x86_64"), "--version")?,
+        qemu: kernels::emulator(&Store::open()?)?.version().to_owned(),
         clang: version(tools.clang(), "--version")?,
         rustc: version(&cx.rustc(), "--version")?,
     })

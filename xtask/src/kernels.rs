@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use rota_lab::Progress;
 use rota_lab::arch::Arch;
-use rota_lab::kernel::{Kernel, Spec, Store, Sysroot};
+use rota_lab::kernel::{Emulator, Kernel, Spec, Store, Sysroot};
 
 use crate::setup::Group;
 use crate::ui::{self, Task};
@@ -33,12 +33,26 @@ pub fn groups(store: &Store, specs: &[Spec]) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// The kernel that `spec` names, from the cache if it is there.
+/// The kernel that `spec` names, from the cache if it is there, with the emulator for it.
 pub fn get(store: &Store, spec: &Spec) -> Result<Kernel> {
     match store.find(spec)? {
-        Some(kernel) => Ok(kernel),
+        Some(kernel) => {
+            emulator(store)?;
+            Ok(kernel)
+        }
         None => fetch(store, spec),
     }
+}
+
+/// The emulator that boots kernels.
+pub fn emulator(store: &Store) -> Result<Emulator> {
+    if let Some(emulator) = store.find_emulator() {
+        return Ok(emulator);
+    }
+    let task = ui::bar("fetching QEMU", PARTS);
+    let emulator = store.get_emulator(&mut |progress| show(&task, progress))?;
+    task.done(emulator.version());
+    Ok(emulator)
 }
 
 /// The newest kernel that `spec` names, wherever it has to come from.
@@ -51,6 +65,7 @@ pub fn fetch(store: &Store, spec: &Spec) -> Result<Kernel> {
     let task = ui::bar(format!("{verb} Linux {spec}"), PARTS);
     let kernel = store.fetch(spec, &mut |progress| show(&task, progress))?;
     task.done(&kernel.release);
+    emulator(store)?;
     Ok(kernel)
 }
 
@@ -96,11 +111,14 @@ impl<'scope> Prefetch<'scope> {
         let shown = Arc::clone(&latest);
         let thread = scope.spawn(move || {
             let get = |arch: Arch, spec: &Spec| {
-                store.on(arch).get(spec, &mut |progress| {
+                let mut show = |progress: Progress<'_>| {
                     if let Progress::Step(step) = progress {
                         *shown.lock().expect("no holder panics") = format!("Linux {spec}: {step}");
                     }
-                })
+                };
+                let store = store.on(arch);
+                store.get_emulator(&mut show)?;
+                store.get(spec, &mut show)
             };
             let fetched = |(arch, spec): &(Arch, Spec)| (*arch, spec.clone(), get(*arch, spec));
             specs.iter().map(fetched).collect()

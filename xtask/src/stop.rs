@@ -69,6 +69,7 @@ fn code_of_lab(error: &rota_lab::Error) -> u8 {
         | Lab::NoSuchKernel { .. }
         | Lab::NotBuilt(_) => USAGE,
         Lab::MissingPackages(_)
+        | Lab::NoEmulator(_)
         | Lab::NoMirror
         | Lab::Network { .. }
         | Lab::DiskFull { .. }

@@ -48,6 +48,9 @@ pub enum Error {
     /// Programs are missing; they can be installed.
     #[error("not installed: {}", .0.join(", "))]
     MissingPackages(Vec<&'static str>),
+    /// The cache has no emulator.
+    #[error("the cache has no QEMU for {0} guests; `cargo xtask kernel fetch 7.3` fetches it")]
+    NoEmulator(Arch),
     /// This machine's package sources do not name a mirror of Debian.
     #[error(
         "the apt sources of this machine name no Debian mirror; set ROTA_DEBIAN_MIRROR to the \

@@ -137,14 +137,6 @@ const DEBOOTSTRAP: &str = "/usr/share/debootstrap/scripts";
 
 const VM: &[Need] = &[
     Need {
-        name: "qemu-system-x86_64",
-        found: || probe::in_path("qemu-system-x86_64").is_some(),
-        apt: &[&["qemu-system-x86"]],
-        dnf: &["qemu-system-x86-core"],
-        pacman: &["qemu-system-x86"],
-        rustup: None,
-    },
-    Need {
         name: "a static busybox",
         found: probe::static_busybox,
         apt: &[&["busybox-static"]],
@@ -152,7 +144,7 @@ const VM: &[Need] = &[
         pacman: &["busybox"],
         rustup: None,
     },
-    // Kernels come from Debian's archive, on other distributions too.
+    // Kernels and QEMU come from Debian's archive, on other distributions too.
     tool!("dpkg-deb", "dpkg"),
     tool!("apt-get", "apt"),
     Need {
@@ -183,14 +175,6 @@ pub const ARM64_CC: &str = "aarch64-linux-gnu-gcc";
 
 /// Beside those of the other groups. The libraries come with the kernels.
 const ARM64: &[Need] = &[
-    Need {
-        name: "qemu-system-aarch64",
-        found: || probe::in_path("qemu-system-aarch64").is_some(),
-        apt: &[&["qemu-system-arm"]],
-        dnf: &["qemu-system-aarch64-core"],
-        pacman: &["qemu-system-aarch64"],
-        rustup: None,
-    },
     Need {
         name: "a C compiler for arm64",
         found: || probe::in_path(ARM64_CC).is_some(),

@@ -217,6 +217,41 @@ impl Archive {
         self.download_deb(&format!("{package}/{STABLE}"), scratch, on_progress)
     }
 
+    /// `package` of the stable suite and all that it depends on, with their versions
+    /// (`name=version`), as if nothing were installed.
+    pub fn closure_stable(
+        &self,
+        package: &str,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Vec<String>> {
+        self.update_if_old(on_progress)?;
+        let mut command = self.apt("apt-get");
+        command.args([
+            "-s",
+            "--no-install-recommends",
+            "-t",
+            STABLE,
+            "install",
+            package,
+        ]);
+        let plan = program::output(&mut command)?;
+        Ok(plan.lines().filter_map(installed).collect())
+    }
+
+    /// Downloads `packages` (`name=version`), which `what` needs, into `dir`.
+    pub fn download_all(
+        &self,
+        what: &str,
+        packages: &[String],
+        dir: &Path,
+        on_progress: OnProgress<'_>,
+    ) -> Result<()> {
+        on_progress(Progress::Step(&format!("downloading {what}")));
+        let mut command = self.apt("apt-get");
+        command.arg("download").args(packages).current_dir(dir);
+        follow(&mut command, dir, on_progress)
+    }
+
     fn download_deb(
         &self,
         package: &str,
@@ -298,6 +333,13 @@ impl Archive {
         command.env("APT_CONFIG", &self.config);
         command
     }
+}
+
+/// Of a line like `Inst libc6 (2.41-12 Debian:13.8/stable [amd64])`, the package with its version.
+fn installed(line: &str) -> Option<String> {
+    let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+    let (version, _) = rest.split_once(' ')?;
+    Some(format!("{name}={version}"))
 }
 
 /// Runs apt, and reads its progress from its stdout.
@@ -484,6 +526,16 @@ linux-binary-7.2.13+deb14-cloud-amd64
 
     fn chosen(spec: &str) -> Option<String> {
         choose(&kernels(NAMES, Arch::X86_64), &spec.parse().unwrap()).map(|package| package.name)
+    }
+
+    #[test]
+    fn what_would_be_installed_has_a_name_and_a_version() {
+        let line = "Inst libc6 (2.41-12 Debian:13.8/stable [amd64]) [libcrypt1:amd64 ]";
+        assert_eq!(installed(line).as_deref(), Some("libc6=2.41-12"));
+        assert_eq!(
+            installed("Conf libc6 (2.41-12 Debian:13.8/stable [amd64])"),
+            None
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod apt;
 mod build;
+mod emulator;
 mod image;
 mod lock;
 mod mirror;
@@ -19,6 +20,7 @@ use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+pub use emulator::Emulator;
 pub use spec::{Release, Spec};
 pub use sysroot::Sysroot;
 

@@ -19,12 +19,8 @@ use super::host_cpu::HostCpu;
 use super::tsc;
 use crate::arch::Arch;
 use crate::error::{Error, Result};
+use crate::kernel::Store;
 use crate::topology::Topology;
-
-/// The program that emulates an x86 PC, and may use KVM.
-const QEMU_X86: &str = "qemu-system-x86_64";
-/// The program that emulates arm64.
-const QEMU_ARM: &str = "qemu-system-aarch64";
 
 /// i440fx, because with q35 a counted run is not the same twice.
 const PC: &str = "pc";
@@ -188,8 +184,8 @@ impl Machine<'_> {
         words.push("audit=0");
         if matches!(self.clock, Clock::Counted { .. }) {
             words.push("random.trust_cpu=off");
-            // QEMU turns to the next CPU when a timer is due. If all ticks came at once, each CPU
-            // would stand still for as many of them as there are others.
+            // QEMU turns to the next CPU after a part of the time until a timer is due. If all ticks
+            // came at once, each CPU would have its part at the same place of every tick.
             words.push("skew_tick=1");
         }
         let tsc = match (self.clock, self.accel) {
@@ -207,7 +203,7 @@ impl Machine<'_> {
     /// Starts QEMU with pipes to the protocol port.
     pub fn start(&self) -> Result<Process> {
         let arch = self.topology.arch();
-        let mut command = Command::new(program(arch)?);
+        let mut command = emulator(arch)?;
         command.args(self.args());
         command
             .stdin(Stdio::piped())
@@ -228,7 +224,7 @@ impl Machine<'_> {
         };
         // SAFETY: the closure only makes system calls, which is allowed between fork and exec.
         unsafe { command.pre_exec(prepare) };
-        let child = command.spawn().map_err(|error| qemu_error(arch, &error))?;
+        let child = command.spawn().map_err(|error| qemu_error(&error))?;
         Ok(Process {
             child,
             _host_cpu: host_cpu,
@@ -238,13 +234,12 @@ impl Machine<'_> {
 
 /// Writes the device tree of an arm64 machine to `path`, as QEMU would hand it to the kernel.
 pub fn dump_device_tree(topology: &Topology, path: &Path) -> Result<()> {
-    let arch = topology.arch();
-    let mut command = Command::new(program(arch)?);
+    let mut command = emulator(topology.arch())?;
     command.arg("-M");
     command.arg(with_path(&format!("{VIRT},dumpdtb="), path));
     command.args(["-cpu", ARM_CPU, "-nodefaults", "-display", "none"]);
     command.args(topology.qemu_args()).stdin(Stdio::null());
-    let output = command.output().map_err(|error| qemu_error(arch, &error))?;
+    let output = command.output().map_err(|error| qemu_error(&error))?;
     if output.status.success() {
         return Ok(());
     }
@@ -270,25 +265,17 @@ fn cpu(arch: Arch) -> &'static str {
     }
 }
 
-fn qemu_error(arch: Arch, error: &io::Error) -> Error {
-    let (name, _) = qemu(arch);
+fn qemu_error(error: &io::Error) -> Error {
     Error::Qemu {
-        detail: format!("starting {name}: {error}"),
+        detail: format!("it does not start: {error}"),
     }
 }
 
-/// QEMU's program, and the package that has it.
-fn qemu(arch: Arch) -> (&'static str, &'static str) {
-    match arch {
-        Arch::X86_64 => (QEMU_X86, "qemu-system-x86"),
-        Arch::Arm64 => (QEMU_ARM, "qemu-system-arm"),
-    }
-}
-
-/// The path of QEMU.
-fn program(arch: Arch) -> Result<PathBuf> {
-    let (name, package) = qemu(arch);
-    find_program(name).ok_or(Error::MissingPackages(vec![package]))
+/// What starts QEMU for guests of `arch`.
+fn emulator(arch: Arch) -> Result<Command> {
+    let found = Store::open()?.on(arch).find_emulator();
+    let found = found.ok_or(Error::NoEmulator(arch))?;
+    Ok(found.command())
 }
 
 /// The first file called `name` on the `PATH`.
@@ -336,7 +323,8 @@ fn kvm_works() -> bool {
 
 /// Starts a VM that executes nothing, and ends it through QEMU's monitor.
 fn kvm_starts() -> io::Result<bool> {
-    let mut child = Command::new(QEMU_X86)
+    let mut command = emulator(Arch::X86_64).map_err(io::Error::other)?;
+    let mut child = command
         .args([
             "-M", "pc", "-accel", "kvm", "-cpu", "host", "-m", "64M", "-S",
         ])

@@ -166,7 +166,9 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 		count(nr_kept);
 	if (waiting || choice == FAIR_NEXT)
 		return;
-	shard_set_waiting(shard, false);
+	/* Who waits may not be allowed on this CPU. */
+	if (state->waiting && dsq_is_empty(DSQ_SHARD | shard))
+		shard_set_waiting(shard, false);
 	if (choice != FAIR_NONE)
 		return;
 	if (steal && shard_steal(shard, cpu))

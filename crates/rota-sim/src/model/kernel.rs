@@ -387,22 +387,25 @@ impl Cpus {
 pub(super) fn block_on(kernel: &Kernel, code: impl Future<Output = ()>) {
     let mut context = PollContext::from_waker(Waker::noop());
     let mut code = std::pin::pin!(code);
+    // What waits is the code itself, for time to pass. All else is set aside, once: on a
+    // machine with many tasks and CPUs there is much of both.
+    let mut aside = Vec::new();
     while code.as_mut().poll(&mut context).is_pending() {
-        // What waits is the code itself, for time to pass. All else stays pending.
         kernel.with(|core| {
-            let mut others = Vec::new();
             while let Some((at, event)) = core.events.pop() {
                 if matches!(event, Event::Resume { cpu: 0, .. }) {
                     core.now_ns = core.now_ns.max(at);
                     break;
                 }
-                others.push((at, event));
-            }
-            for (at, event) in others {
-                core.events.post(at, event);
+                aside.push((at, event));
             }
         });
     }
+    kernel.with(|core| {
+        for (at, event) in aside {
+            core.events.post(at, event);
+        }
+    });
 }
 
 impl Kernel {

@@ -21,7 +21,7 @@ use crate::ui::Task;
 #[derive(clap::Args, Debug)]
 #[group(id = "selection")]
 pub struct Selection {
-    /// Every kernel, two NUMA nodes, strong and weak CPUs, and the kernels on which a scheduler must refuse to start
+    /// Every case in every cell, on every kernel, two NUMA nodes, strong and weak CPUs, and the kernels on which a scheduler must refuse to start
     #[arg(long)]
     full: bool,
     /// Only on this kernel; repeat for more
@@ -78,6 +78,8 @@ impl Selection {
             absent: Vec::new(),
             topologies: self.topology.clone(),
             full: self.full,
+            // Whoever chooses a part wants to see all of it.
+            sparse: !self.full && !self.narrows(),
             seed: self.seed,
             jobs: self.jobs,
             results: cx.target_dir.join("lab/test"),

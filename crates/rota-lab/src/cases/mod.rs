@@ -68,8 +68,8 @@ pub struct Case {
     pub only_full: bool,
     /// It is the same on every machine, so one for each kernel is enough.
     pub one_machine: bool,
-    /// It asks the policy's arithmetic more than the kernel, so the default matrix has it on its
-    /// newest kernel only.
+    /// It asks the policy's arithmetic more than the kernel, so a sparse matrix has it on its newest
+    /// kernel only.
     pub one_kernel: bool,
 }
 
@@ -161,7 +161,7 @@ impl Case {
         self
     }
 
-    /// About the policy more than about the kernel: on the newest of the default matrix only.
+    /// About the policy more than about the kernel: a sparse matrix has it on its newest only.
     pub const fn one_kernel(mut self) -> Self {
         self.one_kernel = true;
         self

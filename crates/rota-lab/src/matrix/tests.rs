@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The matrix, without booting it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
@@ -104,31 +105,75 @@ fn what_is_the_same_everywhere_runs_on_one_machine() {
     assert!(has(&chosen, "1x8x1", "bad_usage_refused"));
 }
 
-#[test]
-fn what_asks_no_kernel_runs_on_the_newest_unless_all_is_wanted() {
-    let has = |settings: &Settings, kernel: &str| {
+/// The kernels on which a sparse matrix of four schedulers has a case.
+fn kernels_of(name: &str, topology: &str, sched: &str) -> Vec<&'static str> {
+    let sparse = Settings {
+        sparse: true,
+        scheds: ["scx_fifo", "scx_freq", "scx_llc", "scx_vtime"]
+            .map(str::to_owned)
+            .into(),
+        ..settings()
+    };
+    let has = |kernel: &&str| {
         let cell = Cell {
             kernel: kernel.parse().unwrap(),
-            topology: "1x4x1".parse().unwrap(),
-            sched: "scx_vtime".into(),
+            topology: topology.parse().unwrap(),
+            sched: sched.into(),
         };
-        let cases = settings.cases(&cell);
-        cases.iter().any(|case| case.name == "light_beside_heavy")
+        sparse.cases(&cell).iter().any(|case| case.name == name)
     };
+    KERNELS.into_iter().filter(has).collect()
+}
+
+#[test]
+fn a_sparse_matrix_has_each_two_of_kernel_machine_and_scheduler_together() {
+    // One for each clock, and one that is the same on all machines.
+    for name in ["attach_detach", "busy_machine", "bad_usage_refused"] {
+        let mut pairs = BTreeSet::new();
+        let one_machine = cases::find(name).unwrap().one_machine;
+        for topology in TOPOLOGIES {
+            for sched in ["scx_fifo", "scx_freq", "scx_llc", "scx_vtime"] {
+                let kernels = kernels_of(name, topology, sched);
+                let here = !one_machine || topology == ONE_TOPOLOGY;
+                assert_eq!(
+                    kernels.len(),
+                    usize::from(here),
+                    "{name} {topology} {sched}"
+                );
+                pairs.extend(kernels.iter().map(|kernel| (*kernel, topology)));
+                pairs.extend(kernels.iter().map(|kernel| (*kernel, sched)));
+            }
+        }
+        let expected = if one_machine { 3 + 4 } else { 3 * 3 + 3 * 4 };
+        assert_eq!(pairs.len(), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_sparse_matrix_has_what_few_schedulers_do_on_all_kernels_or_the_newest() {
+    assert_eq!(kernels_of("balancer_levels", "2x2x2", "scx_llc"), KERNELS);
     assert_eq!(
-        KERNELS.map(|kernel| has(&settings(), kernel)),
-        [false, false, true]
+        kernels_of("light_beside_heavy", "1x4x1", "scx_vtime"),
+        ["7.3"]
     );
-    let full = Settings {
-        full: true,
-        ..settings()
-    };
-    assert!(has(&full, "6.16") && has(&full, "6.12"));
-    let named = Settings {
-        kernels: vec!["6.16".into()],
-        ..settings()
-    };
-    assert!(has(&named, "6.16"));
+}
+
+#[test]
+fn any_other_matrix_has_it_everywhere() {
+    for kernel in KERNELS {
+        for name in ["attach_detach", "light_beside_heavy"] {
+            let cell = Cell {
+                kernel: kernel.parse().unwrap(),
+                topology: "1x4x1".parse().unwrap(),
+                sched: "scx_vtime".into(),
+            };
+            let cases = settings().cases(&cell);
+            assert!(
+                cases.iter().any(|case| case.name == name),
+                "{kernel} {name}"
+            );
+        }
+    }
 }
 
 #[test]

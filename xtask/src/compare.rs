@@ -17,7 +17,7 @@ use rota_lab::arch::Arch;
 use rota_lab::job::Contender;
 use rota_lab::kernel::{Spec, Store};
 use rota_lab::topology::Topology;
-use rota_lab::vm::{Accel, Clock, Outcome, Verdict};
+use rota_lab::vm::{Clock, Outcome, Verdict};
 use serde_json::json;
 
 use crate::build_all::{self, GUEST_INIT};
@@ -30,11 +30,6 @@ use results::{KERNEL_SCHED, Results};
 
 /// An instruction of a counted guest takes 2^3 ns: about as long as with the host's clock.
 pub const SHIFT: u8 = 3;
-/// The emulator's processor has no `cmpxchg16b`, without which Linux 6.18 and newer cannot allocate
-/// where it may not wait, so gives no BPF arena and no task storage, unless its caches are of the
-/// kind that is debugged. `F` checks least. It costs all schedulers alike; ours do without, so it is
-/// for foreign ones alone.
-const NO_CX16: &str = "slab_debug=F,kmalloc-*";
 /// Programs that a guest has besides schedulers, so names that no scheduler may have.
 const TAKEN: [&str; 3] = [KERNEL_SCHED, GUEST_INIT, "rota-load"];
 
@@ -125,7 +120,6 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         },
         false => Clock::Host,
     };
-    let slow = !foreign.is_empty() && (args.counted || Accel::best(arch) == Accel::Tcg);
     let guest = Guest {
         kernel: &kernel,
         topology: &args.topology,
@@ -136,7 +130,6 @@ pub fn run(args: Args, cx: &Context) -> Result<u8> {
         workload,
         seconds: args.seconds,
         clock,
-        append: slow.then(|| NO_CX16.to_owned()).into_iter().collect(),
     };
     let (found, outcome) = guest.run(dir.path())?;
     let unfinished = unfinished(&outcome.verdict).map(|what| {

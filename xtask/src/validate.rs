@@ -174,7 +174,6 @@ fn guest(
             shift: SHIFT,
             seed: 0,
         },
-        append: Vec::new(),
     };
     let (found, outcome) = guest.run(dir.path())?;
     anyhow::ensure!(

@@ -28,8 +28,6 @@ pub struct Guest<'a> {
     /// How long each run lasts.
     pub seconds: f64,
     pub clock: Clock,
-    /// For the kernel's command line.
-    pub append: Vec<String>,
 }
 
 impl Guest<'_> {
@@ -46,7 +44,6 @@ impl Guest<'_> {
         let mut vm = Vm::new(self.kernel, self.topology, self.programs, &job, dir);
         vm.files = self.files;
         vm.clock = self.clock;
-        vm.append.extend(self.append);
         let runs = self.rounds * (u32::try_from(schedulers.len()).unwrap_or(u32::MAX - 1) + 1);
         // Loading takes up to half a minute where the host is slow, and counted time up to four
         // times as long as the host's.

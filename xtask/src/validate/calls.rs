@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 
 /// Run in a guest with the name of a scheduler, it prints a line for each call of such a function:
 /// its name, the pid of the task, its place on the run queue and the flags of sched_ext in
-/// hexadecimal, all as they are when the function begins.
+/// hexadecimal, all as they are when the function begins. Probes come and go one after the other: what
+/// counts is from when all are there to when the first one goes.
 pub const SCRIPT: &str = r#"
 set -e
 cd /sys/kernel/tracing
@@ -23,11 +24,13 @@ $1 > /dev/null 2>&1 &
 sched=$!
 until [ "$(cat /sys/kernel/sched_ext/state)" = enabled ]; do sleep 0.1; done
 echo 1 > events/rota/enable
+echo all > trace_marker
 rota-load run mixed --for 1s > /dev/null
+echo enough > trace_marker
 echo 0 > events/rota/enable
 kill $sched
 wait $sched
-sed -n 's/.*: \([a-z_]*_scx\): ([^)]*) pid=\([0-9]*\) on_rq=\([0-9]*\) flags=0x\([0-9a-f]*\)/\1 \2 \3 \4/p' trace
+sed -n '/: all$/,/: enough$/s/.*: \([a-z_]*_scx\): ([^)]*) pid=\([0-9]*\) on_rq=\([0-9]*\) flags=0x\([0-9a-f]*\)/\1 \2 \3 \4/p' trace
 "#;
 
 /// `TASK_ON_RQ_MIGRATING`: a move between run queues, of which a policy is not told.
@@ -67,7 +70,11 @@ pub fn callbacks(trace: &str) -> String {
                 (false, false) => &["quiescent"],
                 (false, true) => &[],
             },
-            "task_tick_scx" => &["tick"],
+            "task_tick_scx" => {
+                // It may have begun before the trace did.
+                running.insert(pid);
+                &["tick"]
+            }
             _ => &[],
         };
         for name in names {

@@ -28,6 +28,7 @@ use crate::signals::{self, Request, Signals};
 use crate::skeleton::{Bpf, ExitRecord, Fault, Setup};
 use crate::stats::{self, Server};
 use crate::topology::Topology;
+use crate::urgent::Favoured;
 use crate::{Companion, Figures, Policy, check, loader, logging, monitor};
 
 /// Does what the command line says; the value is the exit code.
@@ -221,7 +222,10 @@ impl<'a, 'w, P: Policy> Scheduler<'a, 'w, P> {
     ) -> Result<Self, Error> {
         let sysfs = settings.common.sysfs_root.clone();
         let kernel = Kernel::running(&sysfs);
-        let abilities = kernel.probe(&needs::<P>(&settings))?;
+        let abilities = {
+            let _favoured = Favoured::raise();
+            kernel.probe(&needs::<P>(&settings))?
+        };
         let limit = settings.common.restart_on_error as usize;
         Ok(Scheduler {
             command,

@@ -9,12 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
+use nix::unistd::{Pid, gettid};
 
 use super::leftovers::Leftovers;
 use super::{
     Failure, Guest, History, Idleness, Load, Port, STOP_LIMIT, Sched, Task, Trace, confine,
-    describe, events, renice, scx, tasks_of, trouble,
+    describe, renice, running_since, scx, tasks_of, trouble,
 };
 use crate::fuzz::{Scenario, Verdicts, Violation, What};
 use crate::job::Event;
@@ -277,23 +277,23 @@ impl<'a> Stage<'a> {
         let deadline = Instant::now() + SETTLE_LIMIT;
         loop {
             let progress = sched.program().progress();
-            let starts = events(&progress, "started");
             let online = self.guest.online().len();
-            let fits = starts
-                .last()
-                .is_some_and(|last| last["topology"]["cpus"] == online);
-            let restarts = events(&progress, "restart").len();
-            if fits && starts.len() > restarts && scx::state() == "enabled" {
+            let start = running_since(&progress);
+            let told = start.map(|start| start["topology"]["cpus"].clone());
+            if told.as_ref().is_some_and(|cpus| *cpus == online) && scx::state() == "enabled" {
                 return Ok(());
             }
             if progress.code.is_some() {
                 return Err("it has ended".into());
             }
             if Instant::now() > deadline {
+                let runs = match told {
+                    Some(cpus) => format!("runs on {cpus} CPUs"),
+                    None => "does not run".into(),
+                };
                 let state = scx::state();
                 return Err(format!(
-                    "{} starts and {restarts} restarts, sched_ext is {state}, {online} CPUs",
-                    starts.len()
+                    "it {runs}, sched_ext is {state}, there are {online} CPUs"
                 ));
             }
             thread::sleep(POLL);
@@ -303,6 +303,7 @@ impl<'a> Stage<'a> {
     /// Looks at what CPUs and tasks do for a while.
     fn look(&self, trace: Trace, load: Pid) -> Result<Look, Stop> {
         trace.resume()?;
+        visit(&self.guest.online())?;
         let from = Trace::now_us();
         let masks = tasks_of(load)
             .into_iter()
@@ -321,6 +322,16 @@ impl<'a> Stage<'a> {
             online,
         })
     }
+}
+
+/// Runs on each of `cpus` for a moment: a CPU that has one task for the whole of the look would not
+/// be in the trace, and count as idle.
+fn visit(cpus: &[usize]) -> io::Result<()> {
+    let own = gettid().as_raw();
+    for cpu in cpus {
+        confine(own, &[*cpu])?;
+    }
+    confine(own, cpus)
 }
 
 /// What was seen in a while, not yet read: that takes much time of a CPU, at a high priority.

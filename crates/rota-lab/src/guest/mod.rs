@@ -38,7 +38,7 @@ pub use load::Load;
 pub use machine::{list, llc_cpus, machine};
 pub use port::Port;
 pub use program::{OnLine, Program, Progress};
-pub use sched::{Sched, counters, counters_of, event, events, last};
+pub use sched::{Sched, counters, counters_of, event, events, last, running_since};
 pub use tasks::{Task, all_tasks, confine, is_on_sched_ext, last_cpu, renice, tasks_of};
 pub use trace::{History, Idleness, Trace, Usage};
 

@@ -138,6 +138,14 @@ pub fn last(progress: &Progress, name: &str) -> Option<Value> {
         .find_map(|line| event(line, name))
 }
 
+/// What it said at its last start, if it has not detached since. A start that a CPU's coming was too
+/// quick for is never told, so there may be more restarts than starts.
+pub fn running_since(progress: &Progress) -> Option<Value> {
+    let mut lines = progress.stdout.iter().rev();
+    let last = lines.find_map(|line| event(line, "started").or_else(|| event(line, "restart")))?;
+    (last["event"] == "started").then_some(last)
+}
+
 /// The counters in its last line of stats.
 pub fn counters(progress: &Progress) -> BTreeMap<String, f64> {
     last(progress, "stats")
@@ -197,5 +205,17 @@ mod tests {
         assert_eq!(counters.get("nr_enqueue"), Some(&7.0));
         assert_eq!(counters.len(), 2);
         assert_eq!(events(&progress, "stats").len(), 2);
+    }
+
+    #[test]
+    fn it_runs_from_a_start_to_the_next_restart() {
+        let started = r#"{"event":"started","ops":"fifo_0.1.0"}"#;
+        let restart = r#"{"event":"restart","reason":"a CPU came","attempt":1}"#;
+        let stats = r#"{"event":"stats","uptime_s":1,"counters":{}}"#;
+        let runs = |lines: &[&str]| running_since(&progress(lines)).is_some();
+        assert!(!runs(&[]));
+        assert!(runs(&[started, stats]));
+        assert!(!runs(&[started, stats, restart]));
+        assert!(runs(&[started, restart, restart, started]));
     }
 }

@@ -150,3 +150,21 @@ fn a_long_slice_makes_long_gaps() {
     one.options.clear();
     assert!(names(&one, &evidence).is_empty());
 }
+
+#[test]
+fn a_change_of_scheduler_or_cpus_makes_gaps() {
+    let mut evidence = evidence();
+    evidence.report.as_mut().unwrap().groups[1].longest_gap_us = Some(2e6);
+    assert_eq!(names(&scenario(), &evidence), ["starved"]);
+    let mut one = scenario();
+    one.load_first = true;
+    assert!(names(&one, &evidence).is_empty());
+    let mut one = scenario();
+    one.acts.push(Act {
+        at_ms: 0,
+        what: What::Offline { cpu: 1 },
+    });
+    assert!(names(&one, &evidence).is_empty());
+    evidence.report.as_mut().unwrap().groups[1].longest_gap_us = Some(4e6);
+    assert_eq!(names(&one, &evidence), ["starved"]);
+}

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use rota_load::report::{GroupReport, Report};
 
 use super::Case;
@@ -280,30 +281,38 @@ affinity = "one-each"
 /// How long the tasks of a workload take to spread.
 const SETTLE: Duration = Duration::from_millis(300);
 
-/// Context switches a second that an idle machine may have more: its own threads' vary by up to 3 from
-/// one ten seconds to the next. Who woke a CPU four times a second would add 8.
+/// Wake-ups a second of the scheduler's own threads on an idle machine.
+const OWN: f64 = 1.0;
+/// Context switches a second that an idle machine may have more: the kernel's threads' vary by up to 3
+/// from one ten seconds to the next. Who woke a CPU four times a second would add 8.
 const ADDED: f64 = 4.0;
 
 /// Goal: a machine with nothing to do is left alone.
 /// Method: the context switches of 10 s without any work, of the guest's own few threads, under
-/// EEVDF and under the scheduler.
+/// EEVDF and under the scheduler, and the wake-ups of the scheduler's process.
 fn idle_machine_sleeps(guest: &mut Guest) -> CaseResult {
     let rest = Duration::from_secs(10);
-    let switches = || -> Result<f64, Failure> {
+    let look = |process: Option<Pid>| -> Result<(f64, f64), Failure> {
         // What a start or an end left behind is done by then.
         thread::sleep(Duration::from_secs(1));
         let trace = Trace::start()?;
         let from = Trace::now_us();
         thread::sleep(rest);
         let time = (from, Trace::now_us());
-        let usage = trace.finish()?.usage(&BTreeSet::new(), time);
-        Ok(usage.switches as f64 / rest.as_secs_f64())
+        let threads = process.map(tasks_of).unwrap_or_default();
+        let threads = threads.iter().map(|task| task.pid).collect();
+        let history = trace.finish()?;
+        let switches = history.usage(&BTreeSet::new(), time).switches;
+        let own = history.waits(&threads, time).len();
+        let a_second = |count: u64| count as f64 / rest.as_secs_f64();
+        Ok((a_second(switches), a_second(own as u64)))
     };
-    let eevdf = switches()?;
-    scheduled(guest, &[], |_| {
-        let ours = switches()?;
-        let figures = format!("{ours:.1} switches a second, EEVDF {eevdf:.1}");
-        check!(ours <= eevdf + ADDED, "{figures}");
+    let (eevdf, _) = look(None)?;
+    scheduled(guest, &[], |sched| {
+        let (ours, own) = look(Some(sched.program().pid()))?;
+        let figures =
+            format!("{ours:.1} switches a second, EEVDF {eevdf:.1}; {own:.1} wake-ups of its own");
+        check!(ours <= eevdf + ADDED && own <= OWN, "{figures}");
         Ok(figures)
     })
 }

@@ -80,11 +80,14 @@ const PIECE_US: u64 = 100_000;
 /// What passes before CPUs are counted.
 const WARM: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
+/// A task moves once or twice a second, with luck not at all, and each time uses two CPUs in a piece:
+/// one second says more of the luck than of the policy.
+const LONG_LOOK: Duration = Duration::from_secs(3);
 
 /// Goal: tasks that would fit on few CPUs use no more.
 /// Method: one, two and three tasks that run 2 ms and sleep 1 ms, and processes that are born, run
 /// and end one after another like those of a configure script. After a second, the CPUs that they
-/// use, against the least number that holds what was runnable on average. EEVDF's figures beside.
+/// use in the next three, against the least number that holds what was runnable on average. EEVDF's figures beside.
 /// Processes may have one CPU more: where a thread of the kernel stands still with its CPU as one
 /// is born, it begins elsewhere, and stays for all of its short life.
 fn few_tasks_few_cpus(guest: &mut Guest) -> CaseResult {
@@ -172,7 +175,7 @@ fn spread(guest: &Guest, workload: &str) -> Result<Spread, Failure> {
     let traced = Traced::start(guest, workload)?;
     thread::sleep(WARM);
     let from = Trace::now_us();
-    thread::sleep(LOOK);
+    thread::sleep(LONG_LOOK);
     let pieces = (Trace::now_us() - from) / PIECE_US;
     let piece = |index| (from + index * PIECE_US, from + (index + 1) * PIECE_US);
     let others = traced.others.clone();

@@ -49,7 +49,7 @@ pub enum Error {
     #[error("not installed: {}", .0.join(", "))]
     MissingPackages(Vec<&'static str>),
     /// The cache has no emulator.
-    #[error("the cache has no QEMU for {0} guests; `cargo xtask kernel fetch 7.3` fetches it")]
+    #[error("the cache has no QEMU for {0} guests; `cargo xtask vm {machine}-- true` fetches it", machine = machine_option(*.0))]
     NoEmulator(Arch),
     /// This machine's package sources do not name a mirror of Debian.
     #[error(
@@ -118,6 +118,14 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+/// What makes `cargo xtask vm` boot a machine of this kind.
+fn machine_option(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "",
+        Arch::Arm64 => "--topology hybrid:2+2 ",
+    }
 }
 
 /// What QEMU boots on a machine of this kind.

@@ -12,7 +12,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::apt::Archive;
-use super::{FETCH_PREFIX, Store, program, require_space};
+use super::{FETCH_PREFIX, Store, packages, require_space};
 use crate::arch::Arch;
 use crate::error::{IoContext as _, Result};
 use crate::{OnProgress, Progress};
@@ -78,8 +78,7 @@ impl Store {
     /// The emulator for guests of this architecture, if the cache has it.
     pub fn find_emulator(&self) -> Option<Emulator> {
         let dir = self.emulator_dir();
-        let record = fs::read(dir.join(RECORD)).ok()?;
-        let record: Record = serde_json::from_slice(&record).ok()?;
+        let record: Record = packages::record(&dir, RECORD)?;
         Some(Emulator {
             dir,
             arch: self.arch,
@@ -106,37 +105,25 @@ impl Store {
         let archive = Archive::open(&self.dir, Arch::X86_64)?;
         let scratch = self.scratch(FETCH_PREFIX)?;
         let (package, _) = qemu(self.arch);
-        let packages = archive.closure_stable(package, on_progress)?;
+        let closure = archive.closure_stable(package, on_progress)?;
         let debs = scratch.path().join("debs");
         fs::create_dir(&debs).at("creating", &debs)?;
-        archive.download_all(package, &packages, &debs, on_progress)?;
+        archive.download_all(package, &closure, &debs, on_progress)?;
         on_progress(Progress::Step(&format!("unpacking {package}")));
         let entry = scratch.path().join("entry");
         fs::create_dir(&entry).at("creating", &entry)?;
         for deb in fs::read_dir(&debs).at("reading", &debs)?.flatten() {
-            program::output(
-                Command::new("dpkg-deb")
-                    .arg("-x")
-                    .arg(deb.path())
-                    .arg(&entry),
-            )?;
+            packages::unpack(&deb.path(), &entry)?;
         }
         strip(&entry)?;
         let prefix = format!("{package}=");
-        let own = packages.iter().find_map(|one| one.strip_prefix(&prefix));
+        let own = closure.iter().find_map(|one| one.strip_prefix(&prefix));
         let record = Record {
             emulator: format!("{package} {}", own.unwrap_or_default()),
-            packages,
+            packages: closure,
         };
-        let text = serde_json::to_string_pretty(&record).expect("a record is plain data");
-        let file = entry.join(RECORD);
-        fs::write(&file, text).at("writing", &file)?;
         let dir = self.emulator_dir();
-        if dir.exists() {
-            // What was there was no whole one.
-            fs::remove_dir_all(&dir).at("replacing", &dir)?;
-        }
-        fs::rename(&entry, &dir).at("creating", &dir)?;
+        packages::put(&entry, &dir, RECORD, &record)?;
         Ok(Emulator {
             dir,
             arch: self.arch,

@@ -8,6 +8,7 @@ mod emulator;
 mod image;
 mod lock;
 mod mirror;
+mod packages;
 mod program;
 mod spec;
 mod sysroot;

@@ -6,12 +6,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
 use super::apt::Archive;
-use super::{FETCH_PREFIX, Store, program, require_space};
+use super::{FETCH_PREFIX, Store, packages, require_space};
 use crate::arch::Arch;
 use crate::error::{IoContext as _, Result};
 use crate::{OnProgress, Progress};
@@ -98,23 +97,16 @@ impl Store {
             fs::create_dir(&place).at("creating", &place)?;
             let deb = archive.download_stable(package, &place, on_progress)?;
             on_progress(Progress::Step(&format!("unpacking {package}")));
-            program::output(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&entry))?;
+            packages::unpack(&deb, &entry)?;
         }
-        let text = serde_json::to_string(&Record::wanted()).expect("a record is plain data");
-        let file = entry.join(RECORD);
-        fs::write(&file, text).at("writing", &file)?;
-        if dir.exists() {
-            fs::remove_dir_all(&dir).at("replacing", &dir)?;
-        }
-        fs::rename(&entry, &dir).at("creating", &dir)?;
+        packages::put(&entry, &dir, RECORD, &Record::wanted())?;
         Ok(Sysroot::at(dir, self.arch))
     }
 }
 
 /// Whether `dir` holds all that is wanted; one that an older Rota made may not.
 fn is_whole(dir: &Path) -> bool {
-    let record = fs::read(dir.join(RECORD)).ok();
-    record.and_then(|text| serde_json::from_slice(&text).ok()) == Some(Record::wanted())
+    packages::record(dir, RECORD) == Some(Record::wanted())
 }
 
 #[cfg(test)]

@@ -229,7 +229,9 @@ fn check(cx: &Context, program: &Program, profile: Profile) -> Result<()> {
     if profile == Profile::Release {
         let data = fs::read(&program.path)?;
         for dir in [&cx.root, &cx.target_dir] {
-            if memchr::memmem::find(&data, dir.as_os_str().as_bytes()).is_some() {
+            // A short path may begin like another that belongs there.
+            let below = [dir.as_os_str().as_bytes(), b"/"].concat();
+            if memchr::memmem::find(&data, &below).is_some() {
                 bail!("{} has the path {} in it", program.name, dir.display());
             }
         }

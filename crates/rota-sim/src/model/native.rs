@@ -96,6 +96,41 @@ impl Fields for Table {
     }
 }
 
+/// What keeps the core's fields of its tasks in a [`Table`].
+pub trait Tabled {
+    /// The table.
+    fn tasks(&self) -> &Table;
+    /// The same, to change it.
+    fn tasks_mut(&mut self) -> &mut Table;
+}
+
+impl<T: Tabled> Fields for T {
+    fn add_task(&mut self, new: &NewTask<'_>) -> TaskId {
+        self.tasks_mut().add_task(new)
+    }
+    fn remove_task(&mut self, task: TaskId) {
+        self.tasks_mut().remove_task(task);
+    }
+    fn slice(&self, task: TaskId) -> u64 {
+        self.tasks().slice(task)
+    }
+    fn set_slice(&mut self, task: TaskId, slice_ns: u64) {
+        self.tasks_mut().set_slice(task, slice_ns);
+    }
+    fn dsq_vtime(&self, task: TaskId) -> u64 {
+        self.tasks().dsq_vtime(task)
+    }
+    fn set_dsq_vtime(&mut self, task: TaskId, vtime: u64) {
+        self.tasks_mut().set_dsq_vtime(task, vtime);
+    }
+    fn set_allowed(&mut self, task: TaskId, allowed: &CpuMask) {
+        self.tasks_mut().set_allowed(task, allowed);
+    }
+    fn publish(&mut self, task: TaskId, field: TaskField, value: u64) {
+        self.tasks_mut().publish(task, field, value);
+    }
+}
+
 /// What a native policy works with in a callback.
 pub struct Api<'a, 'b> {
     /// The kfuncs.
@@ -200,30 +235,12 @@ impl<P: Policy> Native<P> {
     }
 }
 
-impl<P> Fields for Native<P> {
-    fn add_task(&mut self, new: &NewTask<'_>) -> TaskId {
-        self.tasks.add_task(new)
+impl<P> Tabled for Native<P> {
+    fn tasks(&self) -> &Table {
+        &self.tasks
     }
-    fn remove_task(&mut self, task: TaskId) {
-        self.tasks.remove_task(task);
-    }
-    fn slice(&self, task: TaskId) -> u64 {
-        self.tasks.slice(task)
-    }
-    fn set_slice(&mut self, task: TaskId, slice_ns: u64) {
-        self.tasks.set_slice(task, slice_ns);
-    }
-    fn dsq_vtime(&self, task: TaskId) -> u64 {
-        self.tasks.dsq_vtime(task)
-    }
-    fn set_dsq_vtime(&mut self, task: TaskId, vtime: u64) {
-        self.tasks.set_dsq_vtime(task, vtime);
-    }
-    fn set_allowed(&mut self, task: TaskId, allowed: &CpuMask) {
-        self.tasks.set_allowed(task, allowed);
-    }
-    fn publish(&mut self, task: TaskId, field: TaskField, value: u64) {
-        self.tasks.publish(task, field, value);
+    fn tasks_mut(&mut self) -> &mut Table {
+        &mut self.tasks
     }
 }
 

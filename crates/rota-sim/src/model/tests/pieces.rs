@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::super::native::Table;
+use super::super::native::{Table, Tabled};
 use super::*;
-use crate::kernel_api::{DsqInsert, NewTask as NewImage};
+use crate::kernel_api::DsqInsert;
 
 type Log = Rc<RefCell<Vec<(u64, u32, &'static str, bool)>>>;
 
@@ -17,30 +17,12 @@ struct Slow {
     insns: u64,
 }
 
-impl Fields for Slow {
-    fn add_task(&mut self, new: &NewImage<'_>) -> TaskId {
-        self.tasks.add_task(new)
+impl Tabled for Slow {
+    fn tasks(&self) -> &Table {
+        &self.tasks
     }
-    fn remove_task(&mut self, task: TaskId) {
-        self.tasks.remove_task(task);
-    }
-    fn slice(&self, task: TaskId) -> u64 {
-        self.tasks.slice(task)
-    }
-    fn set_slice(&mut self, task: TaskId, slice_ns: u64) {
-        self.tasks.set_slice(task, slice_ns);
-    }
-    fn dsq_vtime(&self, task: TaskId) -> u64 {
-        self.tasks.dsq_vtime(task)
-    }
-    fn set_dsq_vtime(&mut self, task: TaskId, vtime: u64) {
-        self.tasks.set_dsq_vtime(task, vtime);
-    }
-    fn set_allowed(&mut self, task: TaskId, allowed: &CpuMask) {
-        self.tasks.set_allowed(task, allowed);
-    }
-    fn publish(&mut self, task: TaskId, field: TaskField, value: u64) {
-        self.tasks.publish(task, field, value);
+    fn tasks_mut(&mut self) -> &mut Table {
+        &mut self.tasks
     }
 }
 
@@ -191,31 +173,13 @@ fn a_callback_that_never_returns_ejected() {
 
 #[test]
 fn a_fault_ejected() {
-    struct Faulty(Native<Script>);
-    impl Fields for Faulty {
-        fn add_task(&mut self, new: &NewImage<'_>) -> TaskId {
-            self.0.add_task(new)
+    struct Faulty(Table);
+    impl Tabled for Faulty {
+        fn tasks(&self) -> &Table {
+            &self.0
         }
-        fn remove_task(&mut self, task: TaskId) {
-            self.0.remove_task(task);
-        }
-        fn slice(&self, task: TaskId) -> u64 {
-            self.0.slice(task)
-        }
-        fn set_slice(&mut self, task: TaskId, slice_ns: u64) {
-            self.0.set_slice(task, slice_ns);
-        }
-        fn dsq_vtime(&self, task: TaskId) -> u64 {
-            self.0.dsq_vtime(task)
-        }
-        fn set_dsq_vtime(&mut self, task: TaskId, vtime: u64) {
-            self.0.set_dsq_vtime(task, vtime);
-        }
-        fn set_allowed(&mut self, task: TaskId, allowed: &CpuMask) {
-            self.0.set_allowed(task, allowed);
-        }
-        fn publish(&mut self, task: TaskId, field: TaskField, value: u64) {
-            self.0.publish(task, field, value);
+        fn tasks_mut(&mut self) -> &mut Table {
+            &mut self.0
         }
     }
     impl Ops for Faulty {
@@ -226,7 +190,7 @@ fn a_fault_ejected() {
             Err(Fault("NULL at instruction 7".into()))
         }
     }
-    let faulty = Faulty(Native::new(Script::default()));
+    let faulty = Faulty(Table::default());
     let mut sim = Sim::new(&config("1x1x1", KernelVersion::V7_3), Box::new(faulty));
     sim.add_task(hog("a", &[0], 0));
     let exit = sim.run_until(MS).unwrap();

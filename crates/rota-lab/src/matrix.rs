@@ -62,7 +62,7 @@ pub struct Settings {
     /// The full matrix instead of the default one.
     #[serde(default)]
     pub full: bool,
-    /// What every scheduler has to do, in a part of the cells only: each case meets each two of
+    /// What every scheduler has to do, in a third of the cells only: each case meets each two of
     /// kernel, machine and scheduler together, not each three.
     #[serde(default)]
     pub sparse: bool,
@@ -166,23 +166,28 @@ impl Settings {
     }
 
     /// Whether `case` runs in `cell` though only a part of the cells has it: each machine has each
-    /// scheduler on one kernel, and the next machine, scheduler or clock on the next. What
+    /// scheduler on every third kernel, and the next machine, scheduler or clock on the next. What
     /// some schedulers alone have to do is for all kernels, or for the newest.
     fn has_turn(&self, cell: &Cell, case: &Case) -> bool {
         let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
-        let Some(kernel) = KERNELS.iter().position(|name| *name == kernel) else {
+        let kernels = [&KERNELS[..], &MORE_KERNELS].concat();
+        let machines = [&TOPOLOGIES[..], &MORE_TOPOLOGIES].concat();
+        if case.one_kernel {
+            return KERNELS.last().is_some_and(|newest| *newest == kernel);
+        }
+        // A kernel or a machine that is there for one thing has all of it.
+        let Some(kernel) = kernels.iter().position(|name| *name == kernel) else {
             return true;
         };
-        if case.one_kernel {
-            return kernel + 1 == KERNELS.len();
-        }
+        let Some(machine) = machines.iter().position(|name| *name == topology) else {
+            return true;
+        };
         if !case.scheds.is_empty() {
             return true;
         }
-        let machine = TOPOLOGIES.iter().position(|name| *name == topology);
         let sched = self.scheds.iter().position(|name| *name == cell.sched);
         let boot = usize::from(case.clock != Clock::Host);
-        (machine.unwrap_or(0) + sched.unwrap_or(0) + boot) % KERNELS.len() == kernel
+        (machine + sched.unwrap_or(0) + boot) % KERNELS.len() == kernel % KERNELS.len()
     }
 
     /// The kernels of all cells, each once, and which guests they are for.

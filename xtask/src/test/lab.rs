@@ -21,7 +21,7 @@ use crate::ui::Task;
 #[derive(clap::Args, Debug)]
 #[group(id = "selection")]
 pub struct Selection {
-    /// Every case in every cell, on every kernel, two NUMA nodes, strong and weak CPUs, and the kernels on which a scheduler must refuse to start
+    /// Also on the other kernels, two NUMA nodes, LLCs of unequal size, strong and weak CPUs, and the kernels on which a scheduler must refuse to start; and the cases that take minutes
     #[arg(long)]
     full: bool,
     /// Only on this kernel; repeat for more
@@ -79,7 +79,7 @@ impl Selection {
             topologies: self.topology.clone(),
             full: self.full,
             // Whoever chooses a part wants to see all of it.
-            sparse: !self.full && !self.narrows(),
+            sparse: !self.narrows(),
             seed: self.seed,
             jobs: self.jobs,
             results: cx.target_dir.join("lab/test"),

@@ -105,57 +105,61 @@ fn what_is_the_same_everywhere_runs_on_one_machine() {
     assert!(has(&chosen, "1x8x1", "bad_usage_refused"));
 }
 
-/// The kernels on which a sparse matrix of four schedulers has a case.
-fn kernels_of(name: &str, topology: &str, sched: &str) -> Vec<&'static str> {
+const SCHEDS: [&str; 4] = ["scx_fifo", "scx_freq", "scx_llc", "scx_vtime"];
+
+/// The cells of a sparse matrix of four schedulers that have a case.
+fn cells_of(name: &str, full: bool) -> Vec<Cell> {
     let sparse = Settings {
         sparse: true,
-        scheds: ["scx_fifo", "scx_freq", "scx_llc", "scx_vtime"]
-            .map(str::to_owned)
-            .into(),
+        full,
+        scheds: SCHEDS.map(str::to_owned).into(),
         ..settings()
     };
-    let has = |kernel: &&str| {
-        let cell = Cell {
-            kernel: kernel.parse().unwrap(),
-            topology: topology.parse().unwrap(),
-            sched: sched.into(),
-        };
-        sparse.cases(&cell).iter().any(|case| case.name == name)
-    };
-    KERNELS.into_iter().filter(has).collect()
+    let mut cells = sparse.cells().unwrap();
+    cells.retain(|cell| sparse.cases(cell).iter().any(|case| case.name == name));
+    cells
 }
 
 #[test]
 fn a_sparse_matrix_has_each_two_of_kernel_machine_and_scheduler_together() {
     // One for each clock, and one that is the same on all machines.
     for name in ["attach_detach", "busy_machine", "bad_usage_refused"] {
-        let mut pairs = BTreeSet::new();
         let one_machine = cases::find(name).unwrap().one_machine;
-        for topology in TOPOLOGIES {
-            for sched in ["scx_fifo", "scx_freq", "scx_llc", "scx_vtime"] {
-                let kernels = kernels_of(name, topology, sched);
-                let here = !one_machine || topology == ONE_TOPOLOGY;
-                assert_eq!(
-                    kernels.len(),
-                    usize::from(here),
-                    "{name} {topology} {sched}"
-                );
-                pairs.extend(kernels.iter().map(|kernel| (*kernel, topology)));
-                pairs.extend(kernels.iter().map(|kernel| (*kernel, sched)));
+        for full in [false, true] {
+            let mut pairs = [const { BTreeSet::new() }; 3];
+            let cells = cells_of(name, full);
+            for cell in &cells {
+                let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
+                if topology == HYBRID.1 {
+                    continue;
+                }
+                pairs[0].insert((topology.clone(), cell.sched.clone()));
+                pairs[1].insert((kernel.clone(), topology));
+                pairs[2].insert((kernel, cell.sched.clone()));
             }
+            let found = pairs.map(|pairs| pairs.len());
+            let expected = match (one_machine, full) {
+                // Each kernel with one or two of the four schedulers.
+                (true, false) => [4, 3, 4],
+                (true, true) => [4, 7, 9],
+                (false, false) => [3 * 4, 3 * 3, 3 * 4],
+                // Two of the five machines are for three of the seven kernels.
+                (false, true) => [5 * 4, 3 * 5 + 4 * 3, 7 * 4],
+            };
+            assert_eq!(found, expected, "{name} {full}");
         }
-        let expected = if one_machine { 3 + 4 } else { 3 * 3 + 3 * 4 };
-        assert_eq!(pairs.len(), expected, "{name}");
     }
 }
 
 #[test]
 fn a_sparse_matrix_has_what_few_schedulers_do_on_all_kernels_or_the_newest() {
-    assert_eq!(kernels_of("balancer_levels", "2x2x2", "scx_llc"), KERNELS);
-    assert_eq!(
-        kernels_of("light_beside_heavy", "1x4x1", "scx_vtime"),
-        ["7.3"]
-    );
+    let kernels = |name, topology: &str| -> Vec<String> {
+        let cells = cells_of(name, false).into_iter();
+        let here = cells.filter(|cell| cell.topology.to_string() == topology);
+        here.map(|cell| cell.kernel.to_string()).collect()
+    };
+    assert_eq!(kernels("balancer_levels", "2x2x2"), KERNELS);
+    assert_eq!(kernels("light_beside_heavy", "1x4x1"), ["7.3"; 3]);
 }
 
 #[test]

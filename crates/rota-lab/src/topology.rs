@@ -83,6 +83,11 @@ impl Topology {
         }
     }
 
+    /// Dies of a socket, each with a last-level cache.
+    pub fn dies(&self) -> usize {
+        self.dies
+    }
+
     /// Threads of a core.
     pub fn smt(&self) -> usize {
         self.threads

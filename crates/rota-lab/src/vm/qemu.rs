@@ -32,6 +32,9 @@ const VIRT: &str = "virt,gic-version=3";
 const TCG: &str = "tcg,thread=single";
 /// Without Intel's vendor id the emulated cache ids differ between CPUs of one cache.
 const TCG_CPU: &str = "max,vendor=GenuineIntel";
+/// The last leaf of CPUID before the one that tells of dies: QEMU 10.0 aborts when a guest asks that
+/// one for more levels than there are, as Linux does. Which CPUs share a cache is told by another.
+const NO_DIES: &str = "level=0x1e";
 
 /// Everything that an arm64 processor can have, but pointers are signed with a simple function: the
 /// architecture's own takes most of an emulator's time.
@@ -120,13 +123,13 @@ impl Machine<'_> {
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
         match (self.clock, self.accel) {
             (Clock::Host, Accel::Kvm) => push(&["-accel", "kvm", "-cpu", "host"]),
-            (Clock::Host, Accel::Tcg) => push(&["-accel", TCG, "-cpu", cpu(arch)]),
+            (Clock::Host, Accel::Tcg) => push(&["-accel", TCG, "-cpu", &emulated(self.topology)]),
             (Clock::Counted { shift, seed }, _) => {
-                let cpu = match arch {
-                    Arch::X86_64 => format!("{TCG_CPU},-rdrand,-rdseed"),
-                    // Its random numbers follow from the seed.
-                    Arch::Arm64 => ARM_CPU.to_owned(),
-                };
+                let mut cpu = emulated(self.topology);
+                if arch == Arch::X86_64 {
+                    // Those of arm64 follow from the seed.
+                    cpu += ",-rdrand,-rdseed";
+                }
                 push(&["-accel", TCG, "-cpu", &cpu]);
                 push(&["-icount", &format!("shift={shift},sleep=off,align=off")]);
                 push(&[
@@ -256,10 +259,11 @@ fn with_path(option: &str, path: &Path) -> OsString {
 }
 
 /// The emulated processor.
-fn cpu(arch: Arch) -> &'static str {
-    match arch {
-        Arch::X86_64 => TCG_CPU,
-        Arch::Arm64 => ARM_CPU,
+fn emulated(topology: &Topology) -> String {
+    match topology.arch() {
+        Arch::X86_64 if topology.dies() > 1 => format!("{TCG_CPU},{NO_DIES}"),
+        Arch::X86_64 => TCG_CPU.to_owned(),
+        Arch::Arm64 => ARM_CPU.to_owned(),
     }
 }
 
@@ -421,6 +425,15 @@ mod tests {
         assert!(
             !line.contains("tsc") && !line.contains("no_timer_check"),
             "{line}"
+        );
+    }
+
+    #[test]
+    fn a_machine_of_several_dies_is_not_asked_for_them() {
+        let dies = line_of("1x2x4x1", Clock::Host, Accel::Tcg, "/r/console.log");
+        assert!(
+            dies.contains("-cpu max,vendor=GenuineIntel,level=0x1e -"),
+            "{dies}"
         );
     }
 

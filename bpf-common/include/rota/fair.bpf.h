@@ -24,11 +24,14 @@
 #include <rota/pinned.bpf.h>
 #include <rota/vclock.bpf.h>
 
+/* The longest turn: a slice, overrun by a tick of up to 10 ms. */
+#define FAIR_TURN_NS	(slice_ns + 10000000)
+
 /*
  * How far a task may be from its clock, in its own run time: more than fair
- * service ever takes it (two slices, each overrun by a tick of up to 10 ms).
+ * service ever takes it, which is two turns.
  */
-#define FAIR_LAG_MAX_NS	(4 * slice_ns + 40000000)
+#define FAIR_LAG_MAX_NS	(4 * FAIR_TURN_NS)
 
 /* Of the two queues a CPU serves, neither waits for more tasks of the other than this. */
 #define FAIR_STREAK_MAX	8
@@ -123,14 +126,18 @@ static __always_inline void fair_watch(struct vclock *clock, u64 deadline)
 /*
  * The deadline with which to queue @p: near @clock, or its CPU's if it is pinned.
  * After a sleep it is at most half a slice behind: enough to go before those
- * that have just begun to wait, not before a heavier one that comes as well. Who
- * drifted away (a weight worth more than a CPU, a CPU to itself) is brought back
- * to within FAIR_LAG_MAX_NS, so that the past never starves the present.
+ * that have just begun to wait, not before a heavier one that comes as well. And
+ * at most a turn ahead, its last: a CPU's clock may have rejoined the queue's in
+ * the meantime, and gone back. Who drifted away (a weight worth more than a CPU, a
+ * CPU to itself) is brought back to within FAIR_LAG_MAX_NS, so that the past never
+ * starves the present.
  */
 static __always_inline u64 fair_place(const struct task_struct *p, struct vclock *clock,
 				      u64 enq_flags)
 {
-	u64 behind_ns = enq_flags & SCX_ENQ_WAKEUP ? slice_ns / 2 : FAIR_LAG_MAX_NS;
+	bool wakes = enq_flags & SCX_ENQ_WAKEUP;
+	u64 behind_ns = wakes ? slice_ns / 2 : FAIR_LAG_MAX_NS;
+	u64 ahead_ns = wakes ? FAIR_TURN_NS : FAIR_LAG_MAX_NS;
 	struct vclock *own = clock;
 	u64 deadline;
 
@@ -141,7 +148,7 @@ static __always_inline u64 fair_place(const struct task_struct *p, struct vclock
 			fair_rejoin(fc, clock);
 		own = &fc->clock;
 	}
-	deadline = fair_clamp(p, p->scx.dsq_vtime, vclock_now(own), behind_ns, FAIR_LAG_MAX_NS);
+	deadline = fair_clamp(p, p->scx.dsq_vtime, vclock_now(own), behind_ns, ahead_ns);
 	/* It waits for those in both queues. */
 	fair_watch(clock, deadline);
 	if (own != clock)

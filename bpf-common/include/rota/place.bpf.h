@@ -69,6 +69,21 @@ __noinline s32 shard_helper(u32 shard, bool near)
 	return cpu;
 }
 
+/*
+ * For tick(), when tasks of @shard have waited for long: an idle CPU that may run one
+ * of the first, claimed; -1 if there is none. Others are asked only if no CPU of the
+ * LLC can help.
+ */
+static __always_inline s32 shard_any_helper(u32 shard)
+{
+	s32 cpu = shard_helper(shard, true);
+
+	if (cpu >= 0)
+		return cpu;
+	shard_mark(shard);
+	return shard_helper(shard, false);
+}
+
 /* Before @p runs or waits on @cpu, having run on @prev_cpu last: its virtual time there. */
 static __always_inline void place_carry(struct task_struct *p, s32 prev_cpu, s32 cpu)
 {

@@ -177,22 +177,25 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 		idle_enter(cpu);
 }
 
+/* For tick(): a CPU for each of a few that wait in @shard, or the last waits for as many ticks. */
+static __noinline void call_help(u32 shard)
+{
+	s32 waiting = scx_bpf_dsq_nr_queued(DSQ_SHARD | shard);
+
+	bpf_repeat(waiting < SHARD_CROWD_MIN ? waiting : SHARD_CROWD_MIN) {
+		if (!shard_call(shard, shard_any_helper(shard)))
+			break;
+		count(nr_kicked);
+	}
+}
+
 OP(void, llc, tick, struct task_struct *p)
 {
 	u32 shard = cpu_shard(task_cpu(p));
-	s32 helper;
 
 	local_tick(p, shard_state(shard)->slice_ns);
-	if (nr_shards == 1 || !shard_waits(shard, HELP_AFTER_NS))
-		return;
-	/* Others are called only if no CPU of the LLC can help. */
-	helper = shard_helper(shard, true);
-	if (helper < 0) {
-		shard_mark(shard);
-		helper = shard_helper(shard, false);
-	}
-	if (shard_call(shard, helper))
-		count(nr_kicked);
+	if (nr_shards > 1 && shard_waits(shard, HELP_AFTER_NS))
+		call_help(shard);
 }
 
 OP(void, llc, running, struct task_struct *p)

@@ -87,7 +87,7 @@ const LONG_LOOK: Duration = Duration::from_secs(3);
 /// Goal: tasks that would fit on few CPUs use no more.
 /// Method: one, two and three tasks that run 2 ms and sleep 1 ms, and processes that are born, run
 /// and end one after another like those of a configure script. After a second, the CPUs that they
-/// use in the next three, against the least number that holds what was runnable on average. EEVDF's figures beside.
+/// use in the next three, against the least number that holds what was runnable; EEVDF's beside.
 /// Processes may have one CPU more: where a thread of the kernel stands still with its CPU as one
 /// is born, it begins elsewhere, and stays for all of its short life.
 fn few_tasks_few_cpus(guest: &mut Guest) -> CaseResult {

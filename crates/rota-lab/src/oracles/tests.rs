@@ -21,6 +21,11 @@ fn scenario() -> Scenario {
     }
 }
 
+fn with(what: What) -> Scenario {
+    let acts = vec![Act { at_ms: 0, what }];
+    Scenario { acts, ..scenario() }
+}
+
 fn evidence() -> Evidence {
     let exit =
         r#"{"event":"exit","kind":64,"kind_name":"UNREG","reason":"unregistered from user space"}"#;
@@ -133,11 +138,7 @@ fn shares_are_not_judged_where_they_may_differ() {
     let mut one = scenario();
     one.load_first = true;
     assert!(names(&one, &evidence).is_empty());
-    let mut one = scenario();
-    one.acts.push(Act {
-        at_ms: 0,
-        what: What::Hangup,
-    });
+    let one = with(What::Hangup);
     assert!(names(&one, &evidence).is_empty());
 }
 
@@ -159,11 +160,7 @@ fn a_change_of_scheduler_or_cpus_makes_gaps() {
     let mut one = scenario();
     one.load_first = true;
     assert!(names(&one, &evidence).is_empty());
-    let mut one = scenario();
-    one.acts.push(Act {
-        at_ms: 0,
-        what: What::Offline { cpu: 1 },
-    });
+    let one = with(What::Offline { cpu: 1 });
     assert!(names(&one, &evidence).is_empty());
     evidence.report.as_mut().unwrap().groups[1].longest_gap_us = Some(4e6);
     assert_eq!(names(&one, &evidence), ["starved"]);

@@ -57,6 +57,16 @@ pub fn check(scheduler: &str, promises: Promises) {
     }
 }
 
+/// Runs `scheduler` (the path of its program) through one case, as one that was found before.
+///
+/// # Panics
+/// It breaks a promise.
+pub fn check_case(scheduler: &str, promises: Promises, case: &Scenario) {
+    if let Err(error) = Scheduler::new(scheduler, None, promises).judge(case) {
+        panic!("{error}\n{case}");
+    }
+}
+
 /// The smallest case in which `scheduler` (the path of its program) breaks a promise, if one of
 /// `number` random ones is. With `object`, that is run in place of its own: the same variables, other
 /// code.
@@ -66,12 +76,7 @@ pub fn search(
     promises: Promises,
     number: u32,
 ) -> Option<Violation> {
-    let scheduler = Scheduler {
-        program: PathBuf::from(scheduler),
-        object: object.map(<[u8]>::to_vec),
-        promises,
-        written: Mutex::default(),
-    };
+    let scheduler = Scheduler::new(scheduler, object, promises);
     let found = AtomicBool::new(false);
     thread::scope(|scope| {
         let lanes: Vec<_> = lanes(&cases(number))
@@ -192,6 +197,15 @@ struct Scheduler {
 }
 
 impl Scheduler {
+    fn new(program: &str, object: Option<&[u8]>, promises: Promises) -> Self {
+        Self {
+            program: PathBuf::from(program),
+            object: object.map(<[u8]>::to_vec),
+            promises,
+            written: Mutex::default(),
+        }
+    }
+
     /// A violation in the cases of `lane`, unless somebody has `found` one already.
     fn search(&self, lane: ProptestConfig, found: &AtomicBool) -> Option<Violation> {
         // Who has found one goes on, to make it smaller.

@@ -6,7 +6,8 @@
 use std::fs;
 use std::path::Path;
 
-use rota_sim::properties::{Promises, Violation, check, search};
+use rota_sim::bpf::Pieces;
+use rota_sim::properties::{Promises, Scenario, Violation, check, check_case, search};
 
 const SCHEDULER: &str = env!("CARGO_BIN_EXE_scx_vtime");
 const PROMISES: Promises = Promises {
@@ -38,6 +39,24 @@ fn planted(changes: &[(&str, &str)]) -> Option<Violation> {
 #[test]
 fn promises_are_kept() {
     check(SCHEDULER, PROMISES);
+}
+
+/// A CPU's clock goes back when it joins the queue's again; who woke by the clock before that waited
+/// for all that it had to make up.
+#[test]
+fn sleepers_do_not_wait_for_a_clock_that_went_back() {
+    let workload = include_str!("found/sleepers_beside_a_yielding_hog.toml");
+    for seed in 0..8 {
+        let case = Scenario {
+            machine: "1x4x1".to_owned(),
+            kernel: "6.12",
+            workload: workload.to_owned(),
+            cut: Pieces::Whole,
+            unplug: None,
+            seed,
+        };
+        check_case(SCHEDULER, PROMISES, &case);
+    }
 }
 
 /// The mistake that is made most: the core gives a task that goes on because nobody waits a slice of

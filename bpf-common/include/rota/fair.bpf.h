@@ -252,7 +252,12 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 		return FAIR_NEXT;
 	if (pinned && dsq_move_to_local(DSQ_CPU | cpu))
 		return FAIR_NEXT;
-	return FAIR_NONE;
+	if (!prev || !runnable)
+		return FAIR_NONE;
+	/* Another CPU was quicker. */
+	fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
+	task_set_slice(prev, slice_ns);
+	return FAIR_KEPT;
 }
 
 /* For running(): @p, of a queue whose clock is @clock, begins or goes on. */

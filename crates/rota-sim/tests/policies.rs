@@ -184,6 +184,29 @@ fn a_chain_of_wake_ups_leaves_a_pinned_task_its_turn() {
     }
 }
 
+/// Two CPUs whose tasks yield at the same moment choose the one that waits: who comes second keeps its
+/// own, and is not taken for idle.
+#[test]
+fn a_cpu_that_another_was_quicker_than_is_not_idle() {
+    let kernel = btf::kernel("7.3").unwrap();
+    let text = "name = \"yields\"\nduration = \"1s\"\n[[group]]\nname = \"hogs\"\ncount = 5\n\
+                kind = \"loop\"\nrun = \"200us\"\njitter = 30\nyield = true\n";
+    let workload = Workload::parse("yields", text).unwrap();
+    for name in POLICIES {
+        let setup = Setup {
+            pieces: Pieces::Insns(5),
+            ..Setup::new("1x4x1".parse().unwrap())
+        };
+        let object = load(name, &kernel);
+        let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
+        assert_eq!(simulation.sim.exit(), None);
+        let instance = simulation.policy.instance();
+        let mask = if name == "freq" { "idle" } else { "idle_cpus" };
+        let idle = instance.number(&format!("{mask}.words[0]"));
+        assert_eq!(idle, Some(0), "{name}");
+    }
+}
+
 #[test]
 fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
     let kernel = btf::kernel("7.3").unwrap();

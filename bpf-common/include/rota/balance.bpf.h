@@ -30,6 +30,12 @@ static __always_inline void balance_wake(void)
 		signal_user();
 }
 
+/* A task of @weight is moved by what is left of a budget. */
+static __always_inline bool export_takes(s64 budget, u32 weight)
+{
+	return budget > 0 && weight * 100ULL < budget * (u64)EXPORT_TAKE_PCT;
+}
+
 /*
  * For enqueue(): the shard in whose queue to put @p, which has used up its
  * slice in shard @from: another one if the balancer wants it there. Who may use no
@@ -51,15 +57,20 @@ static __always_inline u32 balance_target(const struct task_struct *p, u32 from)
 		return from;
 	bpf_for(i, 0, EXPORT_TARGETS) {
 		struct shard_export *export;
+		s64 budget;
 		u32 to;
 
 		export = &shard_exports[from & (MAX_SHARDS - 1)][i & (EXPORT_TARGETS - 1)];
 		to = export->target;
-		if (export->budget <= 0 ||
-		    weight * 100ULL >= export->budget * (u64)EXPORT_TAKE_PCT ||
-		    to >= nr_shards || to >= MAX_SHARDS || llc_any_cpu(p, shards[to].llc) < 0)
+		if (!export_takes(export->budget, weight) || to >= nr_shards ||
+		    to >= MAX_SHARDS || llc_any_cpu(p, shards[to].llc) < 0)
 			continue;
-		__sync_fetch_and_add(&export->budget, -(s64)weight);
+		budget = __sync_fetch_and_add(&export->budget, -(s64)weight);
+		if (!export_takes(budget, weight)) {
+			/* Another CPU was quicker. */
+			__sync_fetch_and_add(&export->budget, weight);
+			continue;
+		}
 		__sync_fetch_and_add(&export->moved, weight);
 		return to;
 	}

@@ -6,6 +6,7 @@
 //! It looks every interval while tasks wait, and sleeps until BPF signals when
 //! none does.
 
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
 use nix::sched::sched_getaffinity;
@@ -132,10 +133,14 @@ impl Leveller {
         self.shards.iter().enumerate().map(read).collect()
     }
 
-    /// Takes over what BPF has moved since the last call.
-    fn settle(&mut self, bss: &types::bss) {
-        for from in 0..self.shards.len() {
-            let slots = &bss.shard_exports[from];
+    /// Ends all budgets, and takes over what BPF has moved since the last call: in this order, so
+    /// that what is left of a budget stays so.
+    fn settle(&mut self, bss: &mut types::bss) {
+        let exports = &mut bss.shard_exports[..self.shards.len()];
+        (exports.iter_mut().flatten()).for_each(|slot| slot.budget = 0);
+        bss.balance_active = 0;
+        fence(Ordering::SeqCst);
+        for (from, slots) in exports.iter().enumerate() {
             for (index, (slot, seen)) in slots.iter().zip(&mut self.moved[from]).enumerate() {
                 let weight = slot.moved - *seen;
                 *seen = slot.moved;
@@ -179,9 +184,9 @@ impl Leveller {
         }
     }
 
-    /// Gives BPF the budgets of `plan` in place of those that are left. Tasks are moved whole, so
-    /// what is asked is as many of the lightest as a budget allows. What was left of that counts no
-    /// more if it is asked again, or if tasks turn out not to be allowed there.
+    /// Gives BPF the budgets of `plan`. Tasks are moved whole, so what is asked is as many of the
+    /// lightest as a budget allows. What was left of the last ones counts no more if it is asked
+    /// again, or if tasks turn out not to be allowed there.
     fn hand_out(&mut self, bss: &mut types::bss, plan: &[Move], lightest: &[f64]) {
         for (from, slots) in bss.shard_exports[..self.shards.len()]
             .iter_mut()
@@ -200,7 +205,6 @@ impl Leveller {
             }
             let moves = moves.chain(std::iter::repeat(None));
             for ((slot, open), its) in slots.iter_mut().zip(open).zip(moves) {
-                slot.budget = 0;
                 if let Some(its) = its {
                     slot.target = its.to as u64;
                     slot.budget = its.weight.round() as i64;
@@ -217,9 +221,8 @@ impl Leveller {
         let now = Instant::now();
         let readings = self.read(bss);
         if self.moved.is_empty() {
-            // What a predecessor, with other options, had moved and had not yet.
+            // By a predecessor, with other options.
             self.moved = slots_moved(&bss.shard_exports[..self.shards.len()]);
-            self.hand_out(bss, &[], &[]);
         }
         self.settle(bss);
         let Some((before, old)) = self.last.replace((now, readings.clone())) else {

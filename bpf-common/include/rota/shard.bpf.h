@@ -33,6 +33,7 @@ struct shard_state {
 	u32 mover;		/* the pid of one of them */
 	u64 waiting_since;	/* when a tick first saw that tasks wait, 0: not yet */
 	bool waiting;		/* tasks wait; a hint */
+	u16 switching;		/* a CPU, plus 1, whose task may wait in a moment; a hint */
 } __attribute__((aligned(64)));
 
 struct shard_state shard_states[MAX_SHARDS];
@@ -79,12 +80,24 @@ static __always_inline bool shard_crowded(u32 shard, u32 pct)
 	return (scx_bpf_dsq_nr_queued(DSQ_SHARD | shard) + 1) * 100 > pct * cpus;
 }
 
-/* Some shard may need help. */
-static __always_inline bool shard_is_needed(void)
+/* For running() on @cpu: the task that it had before waits now. Its shard. */
+static __always_inline struct shard_state *shard_switched(u32 cpu)
+{
+	struct shard_state *state = shard_state(cpu_shard(cpu));
+
+	if (state->switching == cpu + 1)
+		state->switching = 0;
+	return state;
+}
+
+/* A CPU of @own may go and help: some shard may need it, and no own task is about to wait. */
+static __always_inline bool shard_may_steal(u32 own)
 {
 	u64 any = 0;
 	u32 word;
 
+	if (shard_state(own)->switching)
+		return false;
 	_Pragma("clang loop unroll(full)")
 	for (word = 0; word < SHARD_WORDS; word++) {
 		if (word * 64 < nr_shards)
@@ -272,6 +285,9 @@ static __always_inline bool shard_steal(u32 own, s32 cpu)
 	shard_calls[cpu] = 0;
 	if (called && called - 1 != own && shard_take(called - 1, own, cpu))
 		return true;
+	/* A task that is about to wait wakes this CPU if it idles. */
+	if (shard_state(own)->switching)
+		return false;
 	tried[own / 64 & (SHARD_WORDS - 1)] = 1ULL << (own & 63);
 	bpf_for(try, 0, SHARD_TRIES) {
 		s32 victim = shard_neediest(own, tried);

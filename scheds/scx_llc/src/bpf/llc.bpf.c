@@ -39,8 +39,7 @@
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
  *  - No CPU idles for longer than three ticks beside a task that it may run.
  *
- * Known weakness: a shard whose tasks all sleep a lot is levelled by (1) and at
- * wake-ups only.
+ * Known weakness: (1) and wake-ups alone level shards whose tasks sleep a lot.
  */
 #include "intf.h"
 #include <rota/balance.bpf.h>
@@ -158,22 +157,24 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 	enum fair_choice choice;
 	bool waiting;
 
-	if (task_is_runnable(prev))
+	if (task_is_runnable(prev)) {
 		adapt_slice(shard);
+		state->switching = cpu + 1;
+	}
 	choice = fair_dispatch(cpu, prev, DSQ_SHARD | shard, &state->clock, state->slice_ns,
 			       &waiting);
-	if (choice == FAIR_KEPT)
+	if (choice == FAIR_KEPT) {
 		count(nr_kept);
+		state->switching = 0;
+	}
 	if (waiting || choice == FAIR_NEXT)
 		return;
 	/* Who waits may not be allowed on this CPU. */
 	if (state->waiting && dsq_is_empty(DSQ_SHARD | shard))
 		shard_set_waiting(shard, false);
-	if (choice != FAIR_NONE)
-		return;
-	if (steal && shard_steal(shard, cpu))
+	if (choice == FAIR_NONE && steal && shard_steal(shard, cpu))
 		count(nr_stolen);
-	else
+	else if (choice == FAIR_NONE)
 		idle_enter(cpu);
 }
 
@@ -200,7 +201,7 @@ OP(void, llc, tick, struct task_struct *p)
 
 OP(void, llc, running, struct task_struct *p)
 {
-	fair_running(p, &shard_state(cpu_shard(task_cpu(p)))->clock);
+	fair_running(p, &shard_switched(task_cpu(p))->clock);
 }
 
 OP(void, llc, stopping, struct task_struct *p, bool runnable)
@@ -216,7 +217,7 @@ OP(void, llc, update_idle, s32 cpu, bool idle)
 
 	fair_update_idle(cpu, idle, &shard_state(shard)->clock);
 	if (idle_update(cpu, idle) && !idle_recheck(cpu, DSQ_SHARD | shard) && steal &&
-	    shard_is_needed())
+	    shard_may_steal(shard))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

@@ -33,6 +33,8 @@ use crate::sysfs;
 const CASES: u32 = 24;
 /// Threads that search.
 const LANES: u32 = 4;
+/// Of a case that was found before, how many are run.
+const INTERLEAVINGS: u64 = 8;
 /// How long each is measured, in milliseconds: long enough that a task can starve.
 const LENGTHS_MS: Range<u64> = 200..1500;
 /// A tick of the model.
@@ -57,13 +59,21 @@ pub fn check(scheduler: &str, promises: Promises) {
     }
 }
 
-/// Runs `scheduler` (the path of its program) through one case, as one that was found before.
+/// Runs `scheduler` (the path of its program) through a case that was found before, and through other
+/// interleavings of it: what is found in one is lost to it by any change of the policy.
 ///
 /// # Panics
 /// It breaks a promise.
 pub fn check_case(scheduler: &str, promises: Promises, case: &Scenario) {
-    if let Err(error) = Scheduler::new(scheduler, None, promises).judge(case) {
-        panic!("{error}\n{case}");
+    let scheduler = Scheduler::new(scheduler, None, promises);
+    for further in 0..INTERLEAVINGS {
+        let case = Scenario {
+            seed: case.seed.wrapping_add(further),
+            ..case.clone()
+        };
+        if let Err(error) = scheduler.judge(&case) {
+            panic!("{error}\n{case}");
+        }
     }
 }
 

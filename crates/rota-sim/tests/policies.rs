@@ -184,8 +184,8 @@ fn a_chain_of_wake_ups_leaves_a_pinned_task_its_turn() {
     }
 }
 
-/// Two CPUs whose tasks yield at the same moment choose the one that waits: who comes second keeps its
-/// own, and is not taken for idle.
+/// Two CPUs whose tasks yield at the same moment choose the one that waits: who comes second keeps
+/// its own, and is not taken for idle.
 #[test]
 fn a_cpu_that_another_was_quicker_than_is_not_idle() {
     let kernel = btf::kernel("7.3").unwrap();

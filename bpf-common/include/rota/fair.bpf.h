@@ -218,6 +218,14 @@ static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu 
 	return true;
 }
 
+/* Move @head, or who waits in its stead, to the local queue; false if nobody does any more. */
+static __always_inline bool fair_next(s32 cpu, u64 dsq, bool pinned, const struct fair_head *head)
+{
+	if (head->pinned && dsq_move_to_local(DSQ_CPU | cpu))
+		return true;
+	return dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
+}
+
 enum fair_choice {
 	FAIR_NONE,		/* nobody is there */
 	FAIR_KEPT,		/* prev goes on, for another @slice_ns */
@@ -242,20 +250,14 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 	if (runnable || pinned)
 		head = fair_head(fc, cpu, dsq, pinned);
 	*waiting = head.waiting;
-	if (prev && runnable && fair_keep(prev, fc, clock, &head)) {
-		task_set_slice(prev, slice_ns);
-		return FAIR_KEPT;
-	}
-	if (head.pinned && dsq_move_to_local(DSQ_CPU | cpu))
-		return FAIR_NEXT;
-	if (dsq_move_to_local(dsq))
-		return FAIR_NEXT;
-	if (pinned && dsq_move_to_local(DSQ_CPU | cpu))
-		return FAIR_NEXT;
 	if (!prev || !runnable)
-		return FAIR_NONE;
-	/* Another CPU was quicker. */
-	fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
+		return fair_next(cpu, dsq, pinned, &head) ? FAIR_NEXT : FAIR_NONE;
+	if (!fair_keep(prev, fc, clock, &head)) {
+		if (fair_next(cpu, dsq, pinned, &head))
+			return FAIR_NEXT;
+		/* Another CPU was quicker. */
+		fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
+	}
 	task_set_slice(prev, slice_ns);
 	return FAIR_KEPT;
 }

@@ -140,6 +140,10 @@ impl Leveller {
         (exports.iter_mut().flatten()).for_each(|slot| slot.budget = 0);
         bss.balance_active = 0;
         fence(Ordering::SeqCst);
+        if self.moved.is_empty() {
+            // By a predecessor, with other options.
+            self.moved = slots_moved(exports);
+        }
         for (from, slots) in exports.iter().enumerate() {
             for (index, (slot, seen)) in slots.iter().zip(&mut self.moved[from]).enumerate() {
                 let weight = slot.moved - *seen;
@@ -220,10 +224,6 @@ impl Leveller {
     fn look(&mut self, bss: &mut types::bss) {
         let now = Instant::now();
         let readings = self.read(bss);
-        if self.moved.is_empty() {
-            // By a predecessor, with other options.
-            self.moved = slots_moved(&bss.shard_exports[..self.shards.len()]);
-        }
         self.settle(bss);
         let Some((before, old)) = self.last.replace((now, readings.clone())) else {
             return;

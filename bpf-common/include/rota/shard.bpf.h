@@ -80,7 +80,14 @@ static __always_inline bool shard_crowded(u32 shard, u32 pct)
 	return (scx_bpf_dsq_nr_queued(DSQ_SHARD | shard) + 1) * 100 > pct * cpus;
 }
 
-/* For running() on @cpu: the task that it had before waits now. Its shard. */
+/* For dispatch() on @cpu, of a shard in @state: the task that it had may wait in a moment. */
+static __always_inline void shard_switches(struct shard_state *state, u32 cpu)
+{
+	if (nr_shards > 1)
+		state->switching = cpu + 1;
+}
+
+/* On @cpu, that task waits now, or goes on. Its shard. */
 static __always_inline struct shard_state *shard_switched(u32 cpu)
 {
 	struct shard_state *state = shard_state(cpu_shard(cpu));

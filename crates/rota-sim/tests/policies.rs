@@ -207,6 +207,70 @@ fn a_cpu_that_another_was_quicker_than_is_not_idle() {
     }
 }
 
+/// Four tasks in one LLC of two CPUs, two in the other, and in both somebody who goes before all.
+const VISITS: &str = r#"
+name = "visits"
+warmup = "100ms"
+duration = "4s"
+[[group]]
+name = "hog"
+kind = "loop"
+count = 4
+run = "10ms"
+[[group]]
+name = "light"
+kind = "loop"
+count = 2
+run = "10ms"
+nice = 10
+[[group]]
+name = "visitor"
+kind = "loop"
+count = 2
+run = "40us"
+sleep = "700us"
+jitter = 30
+affinity = "1,3"
+policy = "fifo"
+"#;
+
+/// While a CPU of a full LLC is lent to a visitor its task moves to the other CPU, whose own task is
+/// about to wait then: the first one must not take for that a task of another LLC beside it.
+#[test]
+fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
+    let kernel = btf::kernel("7.3").unwrap();
+    let workload = Workload::parse("visits", VISITS).unwrap();
+    let setup = Setup {
+        pieces: Pieces::Insns(5),
+        ..Setup::new("2x2x1".parse().unwrap())
+    };
+    let mut object = load("llc", &kernel);
+    let mut set = |path: &str, value: u64| object.set_number(path, value).unwrap();
+    for llc in [0, 1] {
+        set(&format!("topology_llcs[{llc}].nr_cpus"), 2);
+        set(&format!("shards[{llc}].llc"), llc);
+        set(&format!("shards[{llc}].nr_cpus"), 2);
+        set(&format!("shards[{llc}].peers[1][0]"), 1 << (1 - llc));
+        set(&format!("llc_shards[{llc}].first"), llc);
+        set(&format!("llc_shards[{llc}].nr"), 1);
+        for cpu in [2 * llc, 2 * llc + 1] {
+            set(&format!("topology_cpus[{cpu}].llc"), llc);
+            set(&format!("cpu_shards[{cpu}]"), llc);
+        }
+    }
+    set("nr_llcs", 2);
+    set("nr_shards", 2);
+    set("slice_ns", 5_000_000);
+    let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
+    assert_eq!(simulation.sim.exit(), None);
+    let tasks = simulation.sim.tasks();
+    let hogs = tasks.iter().filter(|task| task.comm != "visitor");
+    let moves: u64 = hogs
+        .map(|task| task.stats.moves[2..].iter().sum::<u64>())
+        .sum();
+    assert_eq!(moves, 0);
+}
+
 #[test]
 fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
     let kernel = btf::kernel("7.3").unwrap();

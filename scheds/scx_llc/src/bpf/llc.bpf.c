@@ -159,13 +159,13 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 
 	if (task_is_runnable(prev)) {
 		adapt_slice(shard);
-		state->switching = cpu + 1;
+		shard_switches(state, cpu);
 	}
 	choice = fair_dispatch(cpu, prev, DSQ_SHARD | shard, &state->clock, state->slice_ns,
 			       &waiting);
 	if (choice == FAIR_KEPT) {
 		count(nr_kept);
-		state->switching = 0;
+		shard_switched(cpu);
 	}
 	if (waiting || choice == FAIR_NEXT)
 		return;

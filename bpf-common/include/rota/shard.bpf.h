@@ -12,9 +12,18 @@
 #define __ROTA_SHARD_BPF_H
 
 #include <rota/dsq.bpf.h>
+#include <rota/idle_llc.bpf.h>
 #include <rota/shard.h>
 #include <rota/task.bpf.h>
 #include <rota/vclock.bpf.h>
+
+struct task_memo {
+	u32 pid;
+	u32 home;		/* the shard from which it was stolen */
+	u64 visits_until;	/* for so long that counts; 0: it was not */
+};
+
+#include <rota/task_memo.bpf.h>
 
 /* How many shards with waiting tasks a CPU tries before it idles; see shard_steal(). */
 #define SHARD_TRIES	4
@@ -132,6 +141,15 @@ static __always_inline void shard_set_waiting(u32 shard, bool waiting)
 		return;
 	state->waiting = waiting;
 	state->waiting_since = 0;
+}
+
+/* The more tasks wait for each CPU of @shard, the shorter its slices: @least_ns at least. */
+static __always_inline void shard_adapt_slice(u32 shard, u64 least_ns)
+{
+	u64 cpus = shards[shard & (MAX_SHARDS - 1)].nr_cpus ?: 1;
+	u64 length_ns = slice_ns * cpus / (cpus + scx_bpf_dsq_nr_queued(DSQ_SHARD | shard));
+
+	shard_state(shard)->slice_ns = length_ns > least_ns ? length_ns : least_ns;
 }
 
 /*
@@ -252,6 +270,41 @@ static __always_inline s32 shard_neediest(u32 own, const u64 *tried)
 	return -1;
 }
 
+/* How long a stolen task is a guest: some slices, but less than the balancer takes to see it. */
+#define SHARD_VISIT_NS	100000000
+
+/* @p has been stolen from shard @home. */
+static __always_inline void shard_visit(const struct task_struct *p, u32 home)
+{
+	struct task_memo *memo = task_memo(p);
+
+	memo->home = home;
+	memo->visits_until = bpf_ktime_get_ns() + SHARD_VISIT_NS;
+}
+
+/*
+ * For enqueue(): the shard in which @p, which has used up a slice in shard @own and
+ * has to wait now, is at home. The CPU that stole it lately was idle for a moment only.
+ */
+static __always_inline u32 shard_home(const struct task_struct *p, u32 own)
+{
+	struct task_memo *memo;
+	u64 until;
+	u32 home;
+
+	if (nr_shards == 1)
+		return own;
+	memo = task_memo(p);
+	until = memo->visits_until;
+	if (!until)
+		return own;
+	memo->visits_until = 0;
+	home = memo->home & (MAX_SHARDS - 1);
+	if (vtime_before(until, bpf_ktime_get_ns()) || llc_any_cpu(p, shards[home].llc) < 0)
+		return own;
+	return home;
+}
+
 /* Move one task that may run on @cpu, of shard @own, from the queue of @victim to it. */
 static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
 {
@@ -263,8 +316,10 @@ static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
 		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
 			moved = compat_dsq_move_vtime(BPF_FOR_EACH_ITER, p, DSQ_SHARD | own,
 						      shard_carry(p->scx.dsq_vtime, victim, own));
-			if (moved)
+			if (moved) {
+				shard_visit(p, victim);
 				break;
+			}
 		}
 		if (++scanned == DSQ_HEAD_SCAN)
 			break;

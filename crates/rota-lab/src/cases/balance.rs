@@ -37,6 +37,11 @@ pub const CASES: &[Case] = &[
         .min_llcs(2)
         .min_cpus(4)
         .counted(),
+    Case::new("stolen_tasks_go_home", stolen_tasks_go_home)
+        .only(&["scx_llc"])
+        .min_llcs(2)
+        .min_cpus(4)
+        .counted(),
     Case::new("level_load_stays", level_load_stays)
         .only(&["scx_llc"])
         .min_llcs(2)
@@ -305,6 +310,43 @@ fn crowded_llc_spills(guest: &mut Guest) -> CaseResult {
         check!(spilled > 0.0 && away > 1.5, "{figures}");
         Ok(figures)
     })
+}
+
+/// Goal: who is taken by a CPU that idles for a moment does not stay for longer than that.
+/// Method: as many tasks as the first LLC has CPUs, which may not leave it; one of them sleeps now
+/// and then. Three hogs for each CPU of the others come for that time, and leave the rest to those.
+fn stolen_tasks_go_home(guest: &mut Guest) -> CaseResult {
+    let llcs = llc_cpus();
+    let (first, others) = (&llcs[0], llcs[1..].concat());
+    let (steady, hogs) = (first.len() - 1, 3 * others.len());
+    let workload = format!(
+        "name = \"visits\"\nwarmup = \"1s\"\n\
+         [[group]]\nname = \"sleeper\"\nkind = \"loop\"\nrun = \"20ms\"\nsleep = \"6ms\"\n\
+         affinity = \"llc:0\"\n\
+         [[group]]\nname = \"steady\"\nkind = \"loop\"\ncount = {steady}\nrun = \"10ms\"\n\
+         affinity = \"llc:0\"\n\
+         [[group]]\nname = \"hog\"\nkind = \"loop\"\ncount = {hogs}\nrun = \"10ms\"\n"
+    );
+    let args = ["--balance-ms", "0", "--slice-us", "5000", "--stats", "0.5"];
+    let mut figures = String::new();
+    scheduled(guest, &args, |sched| {
+        let load = guest.start_load(&workload, Duration::from_secs(4))?;
+        load.await_tasks()?;
+        let all: Vec<usize> = llcs.concat();
+        place(&load, &[("hog", &others)], &all)?;
+        let report = load.finish()?;
+        let counted = counters_of(&next_stats(sched)?);
+        let (stolen, returned) = (counted["nr_stolen"], counted["nr_returned"]);
+        let least = (report.groups.iter())
+            .filter(|group| group.name == "steady")
+            .flat_map(|group| group.per_task_share.iter().copied())
+            .fold(1.0, f64::min);
+        figures = format!("{least:.3} CPUs for a steady one, {stolen} stolen, {returned} returned");
+        check!(returned > 0.0 && returned <= stolen, "{figures}");
+        check!(least > 0.85, "{figures}");
+        Ok(String::new())
+    })?;
+    Ok(figures)
 }
 
 /// Goal: nothing moves for its own sake.

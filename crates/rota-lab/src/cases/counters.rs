@@ -30,8 +30,9 @@ const NEEDS: [(&str, usize, usize); 14] = [
 ];
 
 /// Counters of what takes an uneven load on purpose, and the cases that see them move.
-const ELSEWHERE: [(&str, &str); 5] = [
+const ELSEWHERE: [(&str, &str); 6] = [
     ("nr_moved", "balancer_levels"),
+    ("nr_returned", "stolen_tasks_go_home"),
     ("nr_spilled", "crowded_llc_spills"),
     ("nr_forced", "limited_nest_grows"),
     ("nr_impatient", "impatience_warms"),

@@ -17,6 +17,7 @@
 	X(nr_kept,	"slice ends at which the task went on, its turn again")	\
 	X(nr_clamped,	"tasks queued whose virtual time was limited")		\
 	X(nr_stolen,	"tasks taken by a CPU that would have idled")		\
+	X(nr_returned,	"stolen tasks that went home since others came to wait")	\
 	X(nr_moved,	"tasks moved because the balancer asked for it")
 
 #endif /* __LLC_INTF_H */

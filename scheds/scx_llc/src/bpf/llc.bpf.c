@@ -23,7 +23,8 @@
  *	   +--- (2) budget? --> queue of another shard
  *
  * (1) Work conservation, at once: a CPU that would idle takes from the more
- *     crowded of two shards where tasks wait, the nearest first.
+ *     crowded of two shards where tasks wait, the nearest first. The task goes
+ *     home if others come to wait there within a tenth of a second.
  * (2) Fairness, slowly: a shard's clock advances by what a task of weight 100
  *     gets there. User space compares the clocks and gives shards whose clock
  *     lags a budget of weight to move; it is spent here, on tasks that use up
@@ -118,12 +119,16 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 		count(nr_pinned);
 		return;
 	}
-	if (!(enq_flags & SCX_ENQ_WAKEUP))
-		shard = balance_target(p, own);
+	if (!(enq_flags & SCX_ENQ_WAKEUP)) {
+		shard = shard_home(p, own);
+		if (shard != own)
+			count(nr_returned);
+		else if ((shard = balance_target(p, own)) != own)
+			count(nr_moved);
+	}
 	if (shard != own) {
 		deadline = shard_carry(deadline, own, shard);
 		fair_watch(&shard_state(shard)->clock, deadline);
-		count(nr_moved);
 	} else {
 		count(nr_queued);
 	}
@@ -141,15 +146,6 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 		count(nr_kicked);
 }
 
-/* The more tasks of @shard wait for each of its CPUs, the shorter their slices. */
-static __always_inline void adapt_slice(u32 shard)
-{
-	u64 cpus = shards[shard & (MAX_SHARDS - 1)].nr_cpus ?: 1;
-	u64 length = slice_ns * cpus / (cpus + scx_bpf_dsq_nr_queued(DSQ_SHARD | shard));
-
-	shard_state(shard)->slice_ns = length > slice_min_ns ? length : slice_min_ns;
-}
-
 OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 {
 	u32 shard = cpu_shard(cpu);
@@ -158,7 +154,7 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 	bool waiting;
 
 	if (task_is_runnable(prev)) {
-		adapt_slice(shard);
+		shard_adapt_slice(shard, slice_min_ns);
 		shard_switches(state, cpu);
 	}
 	choice = fair_dispatch(cpu, prev, DSQ_SHARD | shard, &state->clock, state->slice_ns,

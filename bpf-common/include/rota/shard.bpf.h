@@ -43,6 +43,7 @@ struct shard_state {
 	u64 waiting_since;	/* when a tick first saw that tasks wait, 0: not yet */
 	bool waiting;		/* tasks wait; a hint */
 	u16 switching;		/* a CPU, plus 1, whose task may wait in a moment; a hint */
+	u32 stolen;		/* tasks stolen from others, less those stolen from it; roughly */
 } __attribute__((aligned(64)));
 
 struct shard_state shard_states[MAX_SHARDS];
@@ -273,13 +274,21 @@ static __always_inline s32 shard_neediest(u32 own, const u64 *tried)
 /* How long a stolen task is a guest: some slices, but less than the balancer takes to see it. */
 #define SHARD_VISIT_NS	100000000
 
-/* @p has been stolen from shard @home. */
-static __always_inline void shard_visit(const struct task_struct *p, u32 home)
+/* A task goes from shard @from to @to, as a guest or home. */
+static __always_inline void shard_travel(u32 from, u32 to)
+{
+	shard_state(from)->stolen--;
+	shard_state(to)->stolen++;
+}
+
+/* @p has been stolen from shard @home for shard @own. */
+static __always_inline void shard_visit(const struct task_struct *p, u32 home, u32 own)
 {
 	struct task_memo *memo = task_memo(p);
 
 	memo->home = home;
 	memo->visits_until = bpf_ktime_get_ns() + SHARD_VISIT_NS;
+	shard_travel(home, own);
 }
 
 /*
@@ -302,6 +311,7 @@ static __always_inline u32 shard_home(const struct task_struct *p, u32 own)
 	home = memo->home & (MAX_SHARDS - 1);
 	if (vtime_before(until, bpf_ktime_get_ns()) || llc_any_cpu(p, shards[home].llc) < 0)
 		return own;
+	shard_travel(own, home);
 	return home;
 }
 
@@ -317,7 +327,7 @@ static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
 			moved = compat_dsq_move_vtime(BPF_FOR_EACH_ITER, p, DSQ_SHARD | own,
 						      shard_carry(p->scx.dsq_vtime, victim, own));
 			if (moved) {
-				shard_visit(p, victim);
+				shard_visit(p, victim, own);
 				break;
 			}
 		}

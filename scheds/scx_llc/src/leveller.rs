@@ -64,6 +64,9 @@ struct Account {
     into: u64,
     /// What of `asked` each slot has still to move.
     open: [u64; MAX_TARGETS],
+    /// Tasks that it has by stealing, and whether that changed in the last interval.
+    stolen: u32,
+    changed: bool,
 }
 
 /// The balancer of one attached scheduler.
@@ -162,6 +165,17 @@ impl Leveller {
         }
     }
 
+    /// A steal that lasts divides an interval in two states. Where they go on, one is like the next.
+    fn note_steals(&mut self, states: &[types::shard_state]) {
+        for (shard, (state, account)) in states.iter().zip(&mut self.accounts).enumerate() {
+            let changed = state.stolen != account.stolen;
+            if changed && !account.changed {
+                self.balancer.changed(shard);
+            }
+            (account.stolen, account.changed) = (state.stolen, changed);
+        }
+    }
+
     /// Takes from one task of each queue, of those that could be moved, where they may go.
     fn ask_affinity(&mut self, states: &mut [types::shard_state]) {
         for (from, state) in states.iter_mut().enumerate() {
@@ -225,6 +239,7 @@ impl Leveller {
         let now = Instant::now();
         let readings = self.read(bss);
         self.settle(bss);
+        self.note_steals(&bss.shard_states[..self.shards.len()]);
         let Some((before, old)) = self.last.replace((now, readings.clone())) else {
             return;
         };

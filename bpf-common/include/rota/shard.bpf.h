@@ -291,9 +291,20 @@ static __always_inline void shard_visit(const struct task_struct *p, u32 home, u
 	shard_travel(home, own);
 }
 
+/* As many tasks wait for each CPU of shard @own, with one that has just left its queue, or more. */
+static __always_inline bool shard_as_crowded(u32 own, u32 other)
+{
+	u64 waiting = scx_bpf_dsq_nr_queued(DSQ_SHARD | own) + 1;
+
+	return waiting * shards[other & (MAX_SHARDS - 1)].nr_cpus >=
+	       (u64)scx_bpf_dsq_nr_queued(DSQ_SHARD | other) *
+	       shards[own & (MAX_SHARDS - 1)].nr_cpus;
+}
+
 /*
  * For enqueue(): the shard in which @p, which has used up a slice in shard @own and
- * has to wait now, is at home. The CPU that stole it lately was idle for a moment only.
+ * has to wait now, is at home. If it would wait for no more tasks there, the CPU that
+ * stole it lately was idle for a moment only.
  */
 static __always_inline u32 shard_home(const struct task_struct *p, u32 own)
 {
@@ -307,12 +318,15 @@ static __always_inline u32 shard_home(const struct task_struct *p, u32 own)
 	until = memo->visits_until;
 	if (!until)
 		return own;
-	memo->visits_until = 0;
 	home = memo->home & (MAX_SHARDS - 1);
-	if (vtime_before(until, bpf_ktime_get_ns()) || llc_any_cpu(p, shards[home].llc) < 0)
-		return own;
-	shard_travel(own, home);
-	return home;
+	if (!vtime_before(until, bpf_ktime_get_ns())) {
+		if (!shard_as_crowded(own, home) || llc_any_cpu(p, shards[home].llc) < 0)
+			return own;
+		shard_travel(own, home);
+		own = home;
+	}
+	memo->visits_until = 0;
+	return own;
 }
 
 /* Move one task that may run on @cpu, of shard @own, from the queue of @victim to it. */

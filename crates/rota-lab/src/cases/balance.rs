@@ -345,6 +345,8 @@ fn stolen_tasks_go_home(guest: &mut Guest) -> CaseResult {
             .fold(1.0, f64::min);
         figures = format!("{least:.3} CPUs for a steady one, {stolen} stolen, {returned} returned");
         check!(returned > 0.0 && returned <= stolen, "{figures}");
+        // All but those that were taken when the tasks of the first LLC had ended.
+        check!(returned > 0.5 * stolen, "{figures}");
         check!(least > 0.85, "{figures}");
         Ok(String::new())
     })?;

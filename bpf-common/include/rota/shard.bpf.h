@@ -40,7 +40,7 @@ struct shard_state {
 	/* Of the tasks that used up a slice since user space looked, and may go elsewhere: */
 	u64 lightest;		/* the least weight, 0: there is none */
 	u32 mover;		/* the pid of one of them */
-	u64 waiting_since;	/* when a tick first saw that tasks wait, 0: not yet */
+	u64 waiting_since;	/* when the first of them came, or a tick called for help */
 	bool waiting;		/* tasks wait; a hint */
 	u16 switching;		/* a CPU, plus 1, whose task may wait in a moment; a hint */
 	u32 stolen;		/* tasks stolen from others, less those stolen from it; roughly */
@@ -140,8 +140,9 @@ static __always_inline void shard_set_waiting(u32 shard, bool waiting)
 
 	if (state->waiting == waiting)
 		return;
+	if (waiting && nr_shards > 1)
+		state->waiting_since = bpf_ktime_get_ns();
 	state->waiting = waiting;
-	state->waiting_since = 0;
 }
 
 /* The more tasks wait for each CPU of @shard, the shorter its slices: @least_ns at least. */
@@ -154,8 +155,8 @@ static __always_inline void shard_adapt_slice(u32 shard, u64 least_ns)
 }
 
 /*
- * One of the first tasks in the queue of @shard has waited for at least a period
- * of the tick. A function of its own, so that the verifier looks at it once.
+ * One of the first tasks in the queue of @shard has waited since before the last
+ * tick. A function of its own, so that the verifier looks at it once.
  */
 __noinline bool shard_head_waits(u32 shard)
 {
@@ -165,8 +166,7 @@ __noinline bool shard_head_waits(u32 shard)
 	int scanned = 0;
 
 	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
-		/* Dates are rounded down. */
-		waits = now - p->scx.runnable_at >= 2;
+		waits = now - p->scx.runnable_at >= 1;
 		if (waits || ++scanned == DSQ_HEAD_SCAN)
 			break;
 	}
@@ -174,8 +174,9 @@ __noinline bool shard_head_waits(u32 shard)
 }
 
 /*
- * For tick(): a task has waited in the queue of @shard for about @length_ns or
- * longer. That some always wait there is not enough: each may have its turn soon.
+ * For tick(): tasks have waited in the queue of @shard for @length_ns, and one of
+ * them since before the last tick. That some always wait there is not enough: each
+ * may have its turn soon.
  */
 static __always_inline bool shard_waits(u32 shard, u64 length_ns)
 {
@@ -185,10 +186,6 @@ static __always_inline bool shard_waits(u32 shard, u64 length_ns)
 	if (!state->waiting)
 		return false;
 	now = bpf_ktime_get_ns();
-	if (!state->waiting_since) {
-		state->waiting_since = now;
-		return false;
-	}
 	if (now - state->waiting_since < length_ns || !shard_head_waits(shard))
 		return false;
 	/* Told at most so often. */

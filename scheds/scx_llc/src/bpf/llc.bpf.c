@@ -38,7 +38,7 @@
  * Invariants:
  *  - A runnable task that does not run is in exactly one queue.
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
- *  - No CPU idles for longer than three ticks beside a task that it may run.
+ *  - No CPU idles for longer than two ticks beside a task that it may run.
  *
  * Known weakness: (1) and wake-ups alone level shards whose tasks sleep a lot.
  */
@@ -58,8 +58,8 @@ volatile u64 slice_min_ns = 1000000;
 volatile u32 spill_pct = 100;	/* tasks that wait per 100 CPUs of an LLC before others help */
 volatile u32 steal = 1;
 
-/* Where tasks wait for so long, one that has waited for a tick or two gets help. */
-#define HELP_AFTER_NS	3000000
+/* Where tasks wait for so long when a tick comes, they get help. */
+#define HELP_AFTER_NS	1000000
 
 OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {

@@ -12,7 +12,7 @@ use rota_load::report::Report;
 
 use super::Case;
 use super::common::WHILE_NEEDED;
-use super::session::{load, next_stats, scheduled};
+use super::session::{load, next_stats, scheduled, under};
 use super::shares::{feasible_shares, hogs, weight};
 use crate::check;
 use crate::guest::{
@@ -48,6 +48,7 @@ pub const CASES: &[Case] = &[
         .counted(),
     Case::new("wakeups_stay_local", wakeups_stay_local)
         .only(&["scx_llc"])
+        .beside(&["scx_vtime"])
         .min_llcs(2)
         .counted(),
 ];
@@ -375,8 +376,9 @@ fn level_load_stays(guest: &mut Guest) -> CaseResult {
 }
 
 /// Goal: tasks that talk to each other stay near each other.
-/// Method: a ring of tasks that wake each other, beside sleepers, and how often they change their
-/// LLC: at most a quarter as often as under the kernel's own scheduler.
+/// Method: a ring of tasks that wake each other, a pair that talks through pipes, and sleepers, and
+/// how often they change their LLC: at most a quarter as often as under the kernel's own scheduler,
+/// and as under scx_vtime.
 fn wakeups_stay_local(guest: &mut Guest) -> CaseResult {
     let moves = |guest: &Guest| -> Result<f64, Failure> {
         let report = load(guest, PAIRS, Duration::from_secs(5))?;
@@ -386,6 +388,7 @@ fn wakeups_stay_local(guest: &mut Guest) -> CaseResult {
         Ok(1000.0 * sum(|group| group.llc_moves) / sum(|group| group.switches).max(1.0))
     };
     let eevdf = moves(guest)?;
+    let vtime = under(guest, "scx_vtime", || moves(guest))?;
     scheduled(guest, &["--stats", "0.5"], |sched| {
         let ours = moves(guest)?;
         let counters = sched.counters();
@@ -400,10 +403,10 @@ fn wakeups_stay_local(guest: &mut Guest) -> CaseResult {
         .map(|name| format!("{name} {}", counters.get(*name).copied().unwrap_or(0.0)))
         .collect();
         let figures = format!(
-            "{ours:.2} moves in 1000 switches, EEVDF {eevdf:.2}; {}",
+            "{ours:.2} moves in 1000 switches, EEVDF {eevdf:.2}, scx_vtime {vtime:.2}; {}",
             why.join(", ")
         );
-        check!(ours <= eevdf / 4.0 || ours < 0.05, "{figures}");
+        check!(ours <= eevdf.min(vtime) / 4.0, "{figures}");
         Ok(figures)
     })
 }
@@ -420,6 +423,10 @@ run = "100us"
 jitter = 50
 wake_next = true
 tokens = 3
+
+[[group]]
+name = "pipe"
+kind = "pipe"
 
 [[group]]
 name = "background"

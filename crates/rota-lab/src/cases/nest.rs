@@ -14,13 +14,13 @@ use rota_load::report::Report;
 
 use super::Case;
 use super::common::WHILE_NEEDED;
-use super::session::{load, next_stats, scheduled};
+use super::session::{load, next_stats, scheduled, under};
 use super::shares::hogs;
 use crate::bounds;
 use crate::check;
 use crate::guest::{
     CaseResult, Failure, Guest, History, Load, Sched, Trace, Usage, all_tasks, counters_of,
-    describe, llc_cpus, tasks_of,
+    llc_cpus, tasks_of,
 };
 use crate::topology::{STRONG, WEAK};
 
@@ -515,12 +515,7 @@ const FULL: f64 = 0.02;
 fn full_machine_is_as_fast(guest: &mut Guest) -> CaseResult {
     let hogs = hogs(&[("hog", "count = \"1/cpu\"")]);
     let total = |report: Report| report.groups.iter().map(|group| group.share).sum::<f64>();
-    let vtime = Sched::spawn("scx_vtime", &[], None)?;
-    vtime
-        .wait_started()
-        .map_err(|end| describe("scx_vtime", "did not start", &end))?;
-    let reference = total(load(guest, &hogs, LOOK)?);
-    guest.stop(&vtime)?;
+    let reference = total(under(guest, "scx_vtime", || load(guest, &hogs, LOOK))?);
     scheduled(guest, &[], |_| {
         let ours = total(load(guest, &hogs, LOOK)?);
         let figures = format!("{ours:.3} CPUs used, scx_vtime {reference:.3}");

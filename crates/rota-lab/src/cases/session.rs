@@ -40,6 +40,20 @@ pub fn scheduled(
     Ok(figures)
 }
 
+/// What `look` finds under another scheduler, which the case has [beside](super::Case::beside) its own.
+pub fn under<T>(
+    guest: &Guest,
+    name: &str,
+    look: impl FnOnce() -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let sched = Sched::spawn(name, &[], None)?;
+    let started = sched.wait_started();
+    started.map_err(|end| describe(name, "did not start", &end))?;
+    let found = look()?;
+    guest.stop(&sched)?;
+    Ok(found)
+}
+
 /// The line of stats that comes next.
 pub fn next_stats(sched: &Sched) -> Result<Value, Failure> {
     let before = events(&sched.program().progress(), "stats").len();

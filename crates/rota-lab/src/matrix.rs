@@ -12,7 +12,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::Arch;
-use crate::cases::{self, Case, Kernels};
+use crate::cases::{self, Case, Kernels, ONE_MACHINE};
 use crate::error::{Error, IoContext as _, Result};
 use crate::job::{CaseOutcome, Cases, Event, Job};
 use crate::kernel::{Kernel, Spec};
@@ -33,8 +33,6 @@ pub const MORE_TOPOLOGIES: [&str; 2] = ["numa:2x2x2x1", "1x2x4x1-2"];
 /// The machine with strong and weak CPUs that the full matrix adds, with one kernel: what it is
 /// there for, the schedulers read from sysfs, and that is the same on all.
 pub const HYBRID: (&str, &str) = ("7.3", "hybrid:2+2");
-/// The machine for what is the same on every machine.
-const ONE_TOPOLOGY: &str = "1x4x1";
 
 /// The environment variable that brings the settings to the test program.
 const VARIABLE: &str = "ROTA_LAB";
@@ -116,7 +114,7 @@ impl Settings {
             let topologies: Vec<String> = if !self.topologies.is_empty() {
                 self.topologies.clone()
             } else if kind(&kernel) != Kernels::Sound {
-                usual(&[&[ONE_TOPOLOGY]])
+                usual(&[&[ONE_MACHINE]])
             } else if KERNELS.contains(&name.as_str()) {
                 let hybrid: &[&str] = if self.full && name == HYBRID.0 {
                     &[HYBRID.1]
@@ -149,7 +147,8 @@ impl Settings {
     pub fn cases(&self, cell: &Cell) -> Vec<&'static Case> {
         let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
         // Who names a kernel or a machine wants to see all of it.
-        let here = !self.topologies.is_empty() || topology == ONE_TOPOLOGY;
+        let chosen = !self.topologies.is_empty();
+        let here = |case: &Case| chosen || case.machine.is_none_or(|name| name == topology);
         let added =
             |named: &[String], more: &[&str], it: &str| named.is_empty() && more.contains(&it);
         // What takes minutes is not for the kernels and machines that the full matrix adds.
@@ -159,7 +158,7 @@ impl Settings {
         let belongs = |case: &&Case| {
             case.applies(kind(&cell.kernel), &cell.sched)
                 && (full || !case.only_full)
-                && (here || !case.one_machine)
+                && here(case)
                 && (!self.sparse || self.has_turn(cell, case))
         };
         cases::all().filter(belongs).collect()
@@ -252,6 +251,8 @@ pub struct CaseRecord {
     pub message: String,
     /// How long it took.
     pub seconds: f64,
+    /// In which boot of its cell, from 0.
+    pub boot: usize,
 }
 
 /// One boot of a cell.
@@ -261,7 +262,7 @@ pub struct BootRecord {
     pub append: String,
     /// How it ended.
     pub verdict: String,
-    /// `KVM` or `TCG`.
+    /// What executed the guest, as [`Accel::name`](crate::vm::Accel::name) has it.
     pub accel: String,
     /// Seconds to user space; 0 when it did not get there.
     pub boot_s: f64,
@@ -406,7 +407,7 @@ impl Runner<'_> {
         vm.clock = kind.clock.seeded(self.settings.seed);
         vm.append = kind.append.split_whitespace().map(str::to_owned).collect();
         vm.limits.total = vm.limits.silent + std::time::Duration::from_secs(seconds);
-        let mut seen = Seen::default();
+        let mut seen = Seen::of(record.boots.len());
         let outcome = vm.run(&mut |event| seen.take(event))?;
         record.boots.push(boot_record(kind.append, &outcome));
         record.cases.extend(seen.finish(&names, &outcome));
@@ -439,13 +440,22 @@ fn boot_record(append: &str, outcome: &Outcome) -> BootRecord {
 }
 
 /// The cases that a guest has told of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Seen {
+    boot: usize,
     records: Vec<CaseRecord>,
     running: Option<(String, Instant)>,
 }
 
 impl Seen {
+    fn of(boot: usize) -> Self {
+        Self {
+            boot,
+            records: Vec::new(),
+            running: None,
+        }
+    }
+
     fn take(&mut self, event: &Event) {
         match event {
             Event::CaseStarted { name } => {
@@ -463,9 +473,10 @@ impl Seen {
                     outcome: *outcome,
                     message: message.clone(),
                     seconds: *seconds,
+                    boot: self.boot,
                 });
             }
-            Event::Retrying { .. } => *self = Self::default(),
+            Event::Retrying { .. } => *self = Self::of(self.boot),
             _ => {}
         }
     }
@@ -496,6 +507,7 @@ impl Seen {
                 outcome: CaseOutcome::Failed,
                 message: message.clone(),
                 seconds,
+                boot: self.boot,
             }));
         self.records
     }

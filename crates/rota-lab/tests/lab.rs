@@ -6,7 +6,7 @@
 //!
 //! `cargo xtask test` builds what the guests need, fetches the kernels, and passes the settings.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -246,13 +246,15 @@ fn print_table(records: &[&CellRecord]) {
     for line in table.lines() {
         say(line.trim_end());
     }
-    let accels: BTreeSet<&str> = records
+    let mut accels = BTreeMap::<&str, usize>::new();
+    for record in records {
+        for case in &record.cases {
+            *accels.entry(&record.boots[case.boot].accel).or_default() += 1;
+        }
+    }
+    let told = accels
         .iter()
-        .flat_map(|record| &record.boots)
-        .map(|boot| boot.accel.as_str())
-        .collect();
-    say(&format!(
-        "\nguests ran on {}",
-        accels.into_iter().collect::<Vec<_>>().join(" and ")
-    ));
+        .map(|(accel, cases)| format!("{accel} ({cases} cases)"));
+    let told: Vec<String> = told.collect();
+    say(&format!("\nguests ran on {}", told.join(" and ")));
 }

@@ -13,13 +13,8 @@ use crate::check;
 use crate::guest::{CaseResult, Failure, Guest, Progress, Sched, describe, events, list, scx};
 
 pub const CASES: &[Case] = &[
-    Case::new("hotplug_under_load", |guest| {
-        // As many events in a row as are answered without a delay.
-        let cpus = guest.machine().cpus;
-        let some = if cpus > 2 { vec![1, cpus - 1] } else { vec![1] };
-        hotplug(guest, BUSY, &some)
-    })
-    .min_cpus(2),
+    Case::new("hotplug_under_load", hotplug_under_load).min_cpus(2),
+    Case::new("hotplug_under_load_in_parallel", hotplug_under_load).parallel(),
     Case::new("hotplug_of_each_cpu", |guest| {
         let all: Vec<usize> = (1..guest.machine().cpus).collect();
         for some in all.chunks(2) {
@@ -122,6 +117,14 @@ impl<'a> Restarting<'a> {
 /// task.
 /// Method: takes CPUs offline and back, one at a time; the scheduler starts again each time with
 /// the CPUs that there are, and ends with code 0.
+fn hotplug_under_load(guest: &mut Guest) -> CaseResult {
+    // As many events in a row as are answered without a delay.
+    let cpus = guest.machine().cpus;
+    let some = if cpus > 2 { vec![1, cpus - 1] } else { vec![1] };
+    hotplug(guest, BUSY, &some)
+}
+
+/// Takes `cpus` offline and back under `workload`.
 fn hotplug(guest: &mut Guest, workload: &str, cpus: &[usize]) -> CaseResult {
     let before = scx::snapshot();
     let mut sched = Restarting::start(guest)?;

@@ -23,12 +23,14 @@ pub const CASES: &[Case] = &[
     Case::new("sigterm_twice", sigterm_twice).one_machine(),
     Case::new("sigterm_while_starting", sigterm_while_starting).one_machine(),
     Case::new("sigkill", sigkill),
+    Case::new("sigkill_in_parallel", sigkill).parallel(),
     Case::new("out_of_memory", out_of_memory).one_machine(),
     Case::new("second_scheduler_refused", second_scheduler_refused).one_machine(),
     Case::new("start_on_full_machine", start_on_full_machine)
         .limit_s(180)
         .only_full(),
     Case::new("reload_loop", |guest| reload_loop(guest, 3)).one_machine(),
+    Case::new("reload_loop_in_parallel", |guest| reload_loop(guest, 3)).parallel(),
     Case::new("reload_loop_long", |guest| reload_loop(guest, 20))
         .one_machine()
         .limit_s(240)

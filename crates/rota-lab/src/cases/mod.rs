@@ -27,6 +27,11 @@ const LIMIT_S: u64 = 90;
 /// Fast enough for a kernel's ticks to cost little, as each instruction counts for all CPUs.
 const COUNTED: Clock = Clock::Counted { shift: 3, seed: 0 };
 
+/// The machine for what is the same on every machine.
+pub const ONE_MACHINE: &str = "1x4x1";
+/// The machine for what goes wrong where CPUs meet: threads of a core, and LLCs.
+const MANY_MEET: &str = "2x2x2";
+
 /// On which kernels a case has something to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernels {
@@ -66,8 +71,8 @@ pub struct Case {
     pub limit_s: u64,
     /// Only part of the full matrix, on the kernels and machines that the default one has too.
     pub only_full: bool,
-    /// It is the same on every machine, so one for each kernel is enough.
-    pub one_machine: bool,
+    /// The machine of the matrix that is enough for it.
+    pub machine: Option<&'static str>,
     /// It asks the policy's arithmetic more than the kernel, so a sparse matrix has it on its newest
     /// kernel only.
     pub one_kernel: bool,
@@ -89,7 +94,7 @@ impl Case {
             clock: Clock::Host,
             limit_s: LIMIT_S,
             only_full: false,
-            one_machine: false,
+            machine: None,
             one_kernel: false,
         }
     }
@@ -143,6 +148,16 @@ impl Case {
         self
     }
 
+    /// With CPUs that run at the same time, in a boot of its own: for what goes wrong only where two
+    /// meet, and is not judged by times. On one machine of the matrix only, in a sparse one on its
+    /// newest kernel only. The name ends in `_in_parallel`.
+    pub const fn parallel(mut self) -> Self {
+        self.clock = Clock::Parallel;
+        self.min_cpus = 2;
+        self.machine = Some(MANY_MEET);
+        self.one_kernel()
+    }
+
     /// With more (or less) time.
     pub const fn limit_s(mut self, seconds: u64) -> Self {
         self.limit_s = seconds;
@@ -157,7 +172,7 @@ impl Case {
 
     /// About the program and the kernel, not about the machine: on one machine of the matrix only.
     pub const fn one_machine(mut self) -> Self {
-        self.one_machine = true;
+        self.machine = Some(ONE_MACHINE);
         self
     }
 
@@ -230,6 +245,13 @@ mod tests {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
             assert!(word, "{}", case.name);
+            let parallel = case.clock == Clock::Parallel;
+            assert_eq!(
+                parallel,
+                case.name.ends_with("_in_parallel"),
+                "{}",
+                case.name
+            );
             assert!(
                 case.limit_s > 0 && case.min_cpus > 0 && case.min_llcs > 0,
                 "{}",

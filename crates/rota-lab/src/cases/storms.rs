@@ -15,6 +15,13 @@ pub const CASES: &[Case] = &[
     Case::new("affinity_storm", affinity_storm),
     Case::new("task_and_message_storms", task_and_message_storms).counted(),
     Case::new("cgroup_storm", cgroup_storm).one_machine(),
+    Case::new("affinity_storm_in_parallel", affinity_storm).parallel(),
+    Case::new(
+        "task_and_message_storms_in_parallel",
+        task_and_message_storms,
+    )
+    .parallel(),
+    Case::new("cgroup_storm_in_parallel", cgroup_storm).parallel(),
 ];
 
 /// Goal: tasks whose affinity changes all the time run where they may, and the scheduler never

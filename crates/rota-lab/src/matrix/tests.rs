@@ -95,7 +95,7 @@ fn what_is_the_same_everywhere_runs_on_one_machine() {
         assert!(has(&all, topology, "attach_detach"), "{topology}");
         assert_eq!(
             has(&all, topology, "bad_usage_refused"),
-            topology == ONE_TOPOLOGY
+            topology == ONE_MACHINE
         );
     }
     let chosen = Settings {
@@ -103,6 +103,9 @@ fn what_is_the_same_everywhere_runs_on_one_machine() {
         ..settings()
     };
     assert!(has(&chosen, "1x8x1", "bad_usage_refused"));
+    assert!(has(&chosen, "1x8x1", "affinity_storm_in_parallel"));
+    assert!(!has(&all, ONE_MACHINE, "affinity_storm_in_parallel"));
+    assert!(has(&all, "2x2x2", "affinity_storm_in_parallel"));
 }
 
 const SCHEDS: [&str; 4] = ["scx_fifo", "scx_freq", "scx_llc", "scx_vtime"];
@@ -124,7 +127,7 @@ fn cells_of(name: &str, full: bool) -> Vec<Cell> {
 fn a_sparse_matrix_has_each_two_of_kernel_machine_and_scheduler_together() {
     // One for each clock, and one that is the same on all machines.
     for name in ["attach_detach", "busy_machine", "bad_usage_refused"] {
-        let one_machine = cases::find(name).unwrap().one_machine;
+        let one_machine = cases::find(name).unwrap().machine.is_some();
         for full in [false, true] {
             let mut pairs = [const { BTreeSet::new() }; 3];
             let cells = cells_of(name, full);
@@ -286,7 +289,7 @@ fn passed(name: &str) -> Event {
 }
 
 fn after(events: &[Event], verdict: Verdict) -> Vec<(String, CaseOutcome, String)> {
-    let mut seen = Seen::default();
+    let mut seen = Seen::of(0);
     for event in events {
         seen.take(event);
     }

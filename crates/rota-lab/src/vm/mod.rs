@@ -205,10 +205,7 @@ impl<'a> Vm<'a> {
     ) -> Result<Attempt> {
         let console_path = self.dir.join(CONSOLE);
         fs::write(&console_path, "").at("creating", &console_path)?;
-        let accel = match self.clock {
-            Clock::Host => Accel::best(self.topology.arch()),
-            Clock::Counted { .. } => Accel::Tcg,
-        };
+        let accel = Accel::with(self.clock, self.topology.arch());
         let machine = qemu::Machine {
             accel,
             clock: self.clock,

@@ -28,8 +28,11 @@ const PC: &str = "pc";
 const VIRT: &str = "virt,gic-version=3";
 
 /// The emulator, one virtual CPU at a time: guests enough run beside each other to use all of the
-/// host's, and all at once corrupted kernel text that is patched in QEMU 7.2.
+/// host's, and no CPU is held up in the middle of what others wait for.
 const TCG: &str = "tcg,thread=single";
+/// The emulator, with a thread of the host for each virtual CPU. QEMU 7.2 corrupted kernel text that
+/// is patched in this way, 10.0 does not.
+const TCG_PARALLEL: &str = "tcg,thread=multi";
 /// Without Intel's vendor id the emulated cache ids differ between CPUs of one cache.
 const TCG_CPU: &str = "max,vendor=GenuineIntel";
 /// The last leaf of CPUID before the one that tells of dies: QEMU 10.0 aborts when a guest asks that
@@ -45,8 +48,10 @@ const ARM_CPU: &str = "max,pauth-impdef=on";
 pub enum Accel {
     /// The processor itself.
     Kvm,
-    /// QEMU's emulator.
+    /// QEMU's emulator, which turns from one CPU to the next.
     Tcg,
+    /// The same, all CPUs at once.
+    TcgParallel,
 }
 
 impl Accel {
@@ -59,11 +64,22 @@ impl Accel {
         *BEST.get_or_init(|| if kvm_works() { Self::Kvm } else { Self::Tcg })
     }
 
-    /// `KVM` or `TCG`.
+    /// What gives guests of `arch` a time that passes like this.
+    pub(super) fn with(clock: Clock, arch: Arch) -> Self {
+        match (clock, Self::best(arch)) {
+            (Clock::Host, best) => best,
+            (Clock::Counted { .. }, _) => Self::Tcg,
+            (Clock::Parallel, Self::Kvm) => Self::Kvm,
+            (Clock::Parallel, _) => Self::TcgParallel,
+        }
+    }
+
+    /// `KVM`, `TCG` or `parallel TCG`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Kvm => "KVM",
             Self::Tcg => "TCG",
+            Self::TcgParallel => "parallel TCG",
         }
     }
 }
@@ -82,6 +98,9 @@ pub enum Clock {
         /// Chooses one of many interleavings.
         seed: u64,
     },
+    /// As on the host, and the CPUs run at the same time, as far as the host has any to spare: what
+    /// two do at once meets in the middle, and not only between two instructions.
+    Parallel,
 }
 
 impl Clock {
@@ -121,24 +140,29 @@ impl Machine<'_> {
                 .map(Into::into)
                 .into();
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
-        match (self.clock, self.accel) {
-            (Clock::Host, Accel::Kvm) => push(&["-accel", "kvm", "-cpu", "host"]),
-            (Clock::Host, Accel::Tcg) => push(&["-accel", TCG, "-cpu", &emulated(self.topology)]),
-            (Clock::Counted { shift, seed }, _) => {
-                let mut cpu = emulated(self.topology);
-                if arch == Arch::X86_64 {
-                    // Those of arm64 follow from the seed.
-                    cpu += ",-rdrand,-rdseed";
-                }
-                push(&["-accel", TCG, "-cpu", &cpu]);
-                push(&["-icount", &format!("shift={shift},sleep=off,align=off")]);
-                push(&[
-                    "-rtc",
-                    "base=2026-01-01,clock=vm",
-                    "-seed",
-                    &seed.to_string(),
-                ]);
-            }
+        let counted = matches!(self.clock, Clock::Counted { .. });
+        let mut cpu = match self.accel {
+            Accel::Kvm => "host".to_owned(),
+            Accel::Tcg | Accel::TcgParallel => emulated(self.topology),
+        };
+        if counted && arch == Arch::X86_64 {
+            // Those of arm64 follow from the seed.
+            cpu += ",-rdrand,-rdseed";
+        }
+        let accel = match self.accel {
+            Accel::Kvm => "kvm",
+            Accel::Tcg => TCG,
+            Accel::TcgParallel => TCG_PARALLEL,
+        };
+        push(&["-accel", accel, "-cpu", &cpu]);
+        if let Clock::Counted { shift, seed } = self.clock {
+            push(&["-icount", &format!("shift={shift},sleep=off,align=off")]);
+            push(&[
+                "-rtc",
+                "base=2026-01-01,clock=vm",
+                "-seed",
+                &seed.to_string(),
+            ]);
         }
         args.extend(self.topology.qemu_args().into_iter().map(OsString::from));
         let mut option = |name: &str, value: OsString| args.extend([name.into(), value]);
@@ -183,17 +207,16 @@ impl Machine<'_> {
             words.extend(["tsc=reliable", "no_timer_check"]);
         }
         words.push("audit=0");
-        if matches!(self.clock, Clock::Counted { .. }) {
+        let counted = matches!(self.clock, Clock::Counted { .. });
+        if counted {
             words.push("random.trust_cpu=off");
             // QEMU turns to the next CPU after a part of the time until a timer is due. If all ticks
             // came at once, each CPU would have its part at the same place of every tick.
             words.push("skew_tick=1");
         }
-        let tsc = match (self.clock, self.accel) {
-            _ if arch != Arch::X86_64 => None,
-            (Clock::Host, Accel::Tcg) => tsc::khz().map(|khz| format!("tsc_early_khz={khz}")),
-            _ => None,
-        };
+        let told = arch == Arch::X86_64 && self.accel != Accel::Kvm && !counted;
+        let khz = if told { tsc::khz() } else { None };
+        let tsc = khz.map(|khz| format!("tsc_early_khz={khz}"));
         words.extend(tsc.as_deref());
         let topology = self.topology.kernel_args();
         words.extend(topology.as_deref());
@@ -214,7 +237,7 @@ impl Machine<'_> {
         command.process_group(0);
         let host_cpu = match self.clock {
             Clock::Counted { .. } => HostCpu::lease(),
-            Clock::Host => None,
+            Clock::Host | Clock::Parallel => None,
         };
         let affinity = host_cpu.as_ref().map(HostCpu::set);
         let prepare = move || {
@@ -391,11 +414,10 @@ mod tests {
 
     #[test]
     fn a_counted_clock_shuts_out_the_host() {
-        let line = line(
-            Clock::Counted { shift: 3, seed: 7 },
-            Accel::Kvm,
-            "/r/console.log",
-        );
+        let clock = Clock::Counted { shift: 3, seed: 7 };
+        // Whatever this machine has.
+        let accel = Accel::with(clock, Arch::X86_64);
+        let line = line(clock, accel, "/r/console.log");
         for part in [
             "tcg,thread=single",
             "-icount shift=3,sleep=off,align=off",
@@ -453,6 +475,16 @@ mod tests {
              -chardev file,id=console,path=/r/console.log \
              -chardev stdio,id=protocol,signal=off \
              -serial chardev:console -serial chardev:protocol"
+        );
+    }
+
+    #[test]
+    fn parallel_cpus_are_threads_of_the_emulator() {
+        let line = line(Clock::Parallel, Accel::TcgParallel, "/r/console.log");
+        assert!(line.contains("-accel tcg,thread=multi -cpu max,vendor=GenuineIntel -m"));
+        assert_eq!(
+            Accel::with(Clock::Parallel, Arch::Arm64),
+            Accel::TcgParallel
         );
     }
 

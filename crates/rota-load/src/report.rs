@@ -68,6 +68,9 @@ pub struct GroupReport {
     pub wakeup_us: Option<Latency>,
     /// Longest gap of any of its tasks, if the kind can tell.
     pub longest_gap_us: Option<f64>,
+    /// The most CPU time that 0.1 ms of work took any of its tasks, warm-up included, if the kind can
+    /// tell. No scheduler can make that long: a hypervisor or an emulator let the CPU stand still.
+    pub longest_stall_us: Option<f64>,
     /// Context switches of its tasks.
     pub switches: u64,
     /// Those of them in which the task was still able to run.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use rota_load::report::{GroupReport, Report};
 
 use super::Case;
-use super::session::{group, load, range, scheduled};
+use super::session::{group, range, scheduled, steady_load};
 use crate::bounds;
 use crate::check;
 use crate::guest::{CaseResult, Guest};
@@ -60,9 +60,9 @@ fn by_weight(guest: &mut Guest) -> CaseResult {
     ]);
     let huge = hogs(&[("huge", "nice = -15"), ("normal", "count = \"1/cpu\"")]);
     scheduled(guest, &SLICE, |_| {
-        let mix = load(guest, &mix, Duration::from_secs(3))?;
+        let mix = steady_load(guest, &mix, Duration::from_secs(3))?;
         let mix = check_ideal(&mix)?;
-        let huge = load(guest, &huge, Duration::from_secs(2))?;
+        let huge = steady_load(guest, &huge, Duration::from_secs(2))?;
         let huge = check_ideal(&huge)?;
         Ok(format!("{mix}; {huge}"))
     })
@@ -82,8 +82,8 @@ fn with_pinned(guest: &mut Guest) -> CaseResult {
         ("free", "count = \"1/cpu\""),
     ]);
     scheduled(guest, &SLICE, |_| {
-        let each = check_ideal(&load(guest, &each, Duration::from_secs(2))?)?;
-        let report = load(guest, &crowd, Duration::from_millis(1500))?;
+        let each = check_ideal(&steady_load(guest, &each, Duration::from_secs(2))?)?;
+        let report = steady_load(guest, &crowd, Duration::from_millis(1500))?;
         let (crowd, free) = (group(&report, "crowd")?, group(&report, "free")?);
         let bound = bound(free, report.cpus);
         let figures = format!(
@@ -126,7 +126,7 @@ fn over_time(guest: &mut Guest) -> CaseResult {
         ),
     ]);
     scheduled(guest, &SLICE, |_| {
-        let report = load(guest, &late, Duration::from_secs(2))?;
+        let report = steady_load(guest, &late, Duration::from_secs(2))?;
         let late = group(&report, "late")?;
         let bound = bound(late, report.cpus);
         let (min, max) = range(&late.per_task_share);
@@ -135,7 +135,7 @@ fn over_time(guest: &mut Guest) -> CaseResult {
             min > 0.5 - OVERHEAD - bound && max < 0.5 + bound,
             "{figures}"
         );
-        let report = load(guest, &sleepers, Duration::from_millis(2700))?;
+        let report = steady_load(guest, &sleepers, Duration::from_millis(2700))?;
         let (hog, sleeper) = (group(&report, "hog")?, group(&report, "sleeper")?);
         let part = sleeper.cpu_s / (hog.cpu_s + sleeper.cpu_s);
         let figures = format!("{figures}; sleepers {part:.3} of 0.333");
@@ -162,7 +162,7 @@ fn beside_a_crowd(guest: &mut Guest) -> CaseResult {
     ]);
     let crowd = crowd.replace("warmup = \"300ms\"", "warmup = \"1s\"");
     scheduled(guest, &SLICE, |_| {
-        let report = load(guest, &crowd, Duration::from_secs(4))?;
+        let report = steady_load(guest, &crowd, Duration::from_secs(4))?;
         let crowd = group(&report, "crowd")?;
         let light: Vec<(&str, f64, f64)> = crowd
             .per_task_share
@@ -199,7 +199,7 @@ fn light_beside_heavy(guest: &mut Guest) -> CaseResult {
     ]);
     let options = [SLICE[0], SLICE[1], "--timeout-ms", "4000"];
     scheduled(guest, &options, |_| {
-        let report = load(guest, &workload, Duration::from_secs(8))?;
+        let report = steady_load(guest, &workload, Duration::from_secs(8))?;
         let mut figures = Vec::new();
         let mut least = f64::INFINITY;
         for group in &report.groups {

@@ -105,6 +105,11 @@ fn group_report(group: &Group, figures: &[&Figures], seconds: f64) -> GroupRepor
             .filter_map(|task| task.longest_gap_ns)
             .max()
             .map(us),
+        longest_stall_us: figures
+            .iter()
+            .filter_map(|task| task.longest_stall_ns)
+            .max()
+            .map(us),
         switches: sum(|task| task.switches),
         involuntary_switches: sum(|task| task.involuntary_switches),
         migrations,
@@ -157,6 +162,7 @@ mod tests {
             kernel_migrations: Some(3),
             sampled_migrations: 1,
             longest_gap_ns: Some(2_000),
+            longest_stall_ns: Some(130_000),
             wakeups_ns: vec![(1_000, 98), (100_000, 1)],
             wakeup_max_ns: 99_900,
             ..Figures::default()
@@ -176,6 +182,7 @@ mod tests {
         );
         assert_eq!(report.weight, Some(335));
         assert_eq!(report.longest_gap_us, Some(2.0));
+        assert_eq!(report.longest_stall_us, Some(130.0));
         let latency = report.wakeup_us.unwrap();
         assert_eq!((latency.count, latency.max), (198, 99.9));
         assert!((latency.p50 - 1.0).abs() < 0.02, "{latency:?}");

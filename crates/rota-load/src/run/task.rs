@@ -154,6 +154,8 @@ pub struct Figures {
     pub outside_mask: u64,
     /// Longest gap, if the kind can tell.
     pub longest_gap_ns: Option<u64>,
+    /// The most CPU time that a chunk of work took, if the kind has such.
+    pub longest_stall_ns: Option<u64>,
     /// Wake-up latencies: value and count.
     pub wakeups_ns: Vec<(u64, u64)>,
     /// Largest of them, exactly.
@@ -313,6 +315,8 @@ impl<'a> Task<'a> {
             cpu = sys::thread_cpu_ns();
             now = sys::monotonic_ns();
             self.spinner.learn(turns, cpu - cpu_before);
+            let stall = self.figures.longest_stall_ns.max(Some(cpu - cpu_before));
+            self.figures.longest_stall_ns = stall;
             self.gap(now_before + (cpu - cpu_before), now);
             if let Some(begin) = &self.begin {
                 self.slot

@@ -155,8 +155,9 @@ static __always_inline void shard_adapt_slice(u32 shard, u64 least_ns)
 }
 
 /*
- * One of the first tasks in the queue of @shard has waited since before the last
- * tick. A function of its own, so that the verifier looks at it once.
+ * One of the first tasks in the queue of @shard came before jiffies last changed:
+ * where all CPUs tick at the same time, anyone who waits when they do. A function
+ * of its own, so that the verifier looks at it once.
  */
 __noinline bool shard_head_waits(u32 shard)
 {
@@ -175,8 +176,8 @@ __noinline bool shard_head_waits(u32 shard)
 
 /*
  * For tick(): tasks have waited in the queue of @shard for @length_ns, and one of
- * them since before the last tick. That some always wait there is not enough: each
- * may have its turn soon.
+ * them for a while. That some always wait there is not enough: each may have its
+ * turn soon.
  */
 static __always_inline bool shard_waits(u32 shard, u64 length_ns)
 {

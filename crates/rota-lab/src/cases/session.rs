@@ -75,7 +75,7 @@ pub fn load(guest: &Guest, workload: &str, length: Duration) -> Result<Report, F
     Ok(report)
 }
 
-/// How often a spoiled measurement is made again.
+/// How often a measurement is made at most, if each is spoiled.
 const ATTEMPTS: usize = 3;
 
 /// The same for a workload of which shares of CPU time are judged: once more if a CPU of the guest
@@ -87,7 +87,12 @@ pub fn steady_load(guest: &Guest, workload: &str, length: Duration) -> Result<Re
             return Ok(report);
         }
     }
-    Err(format!("a CPU stood still in each of {ATTEMPTS} runs").into())
+    Err(format!(
+        "in each of {ATTEMPTS} runs a CPU of the guest stood still for over {} ms, so that nothing \
+         can be said of shares; run it on a host that has CPUs to spare",
+        bounds::FORGOTTEN_MS
+    )
+    .into())
 }
 
 fn stood_still(report: &Report) -> bool {

@@ -104,6 +104,11 @@ pub enum Clock {
 }
 
 impl Clock {
+    /// Whether it counts instructions.
+    fn counts(self) -> bool {
+        matches!(self, Self::Counted { .. })
+    }
+
     /// With another interleaving, if this clock has one to choose.
     pub fn seeded(mut self, by: u64) -> Self {
         if let Self::Counted { seed, .. } = &mut self {
@@ -140,12 +145,11 @@ impl Machine<'_> {
                 .map(Into::into)
                 .into();
         let mut push = |words: &[&str]| args.extend(words.iter().map(OsString::from));
-        let counted = matches!(self.clock, Clock::Counted { .. });
         let mut cpu = match self.accel {
             Accel::Kvm => "host".to_owned(),
             Accel::Tcg | Accel::TcgParallel => emulated(self.topology),
         };
-        if counted && arch == Arch::X86_64 {
+        if self.clock.counts() && arch == Arch::X86_64 {
             // Those of arm64 follow from the seed.
             cpu += ",-rdrand,-rdseed";
         }
@@ -207,15 +211,14 @@ impl Machine<'_> {
             words.extend(["tsc=reliable", "no_timer_check"]);
         }
         words.push("audit=0");
-        let counted = matches!(self.clock, Clock::Counted { .. });
-        if counted {
+        if self.clock.counts() {
             words.push("random.trust_cpu=off");
             // QEMU turns to the next CPU after a part of the time until a timer is due. If all ticks
             // came at once, each CPU would have its part at the same place of every tick.
             words.push("skew_tick=1");
         }
-        let told = arch == Arch::X86_64 && self.accel != Accel::Kvm && !counted;
-        let khz = if told { tsc::khz() } else { None };
+        let real = self.accel != Accel::Kvm && !self.clock.counts();
+        let khz = (arch == Arch::X86_64 && real).then(tsc::khz).flatten();
         let tsc = khz.map(|khz| format!("tsc_early_khz={khz}"));
         words.extend(tsc.as_deref());
         let topology = self.topology.kernel_args();
@@ -235,10 +238,7 @@ impl Machine<'_> {
             .stderr(Stdio::piped());
         // A terminal's ^C is for the host program alone, which then ends the guest in order.
         command.process_group(0);
-        let host_cpu = match self.clock {
-            Clock::Counted { .. } => HostCpu::lease(),
-            Clock::Host | Clock::Parallel => None,
-        };
+        let host_cpu = self.clock.counts().then(HostCpu::lease).flatten();
         let affinity = host_cpu.as_ref().map(HostCpu::set);
         let prepare = move || {
             if let Some(cpus) = &affinity {

@@ -50,38 +50,47 @@ static __always_inline u32 place_new(const struct task_struct *p, u32 own)
 }
 
 /*
- * An idle CPU that may run one of the first tasks in the queue of @shard, claimed:
- * one of its LLC if it is to be @near, or else any; -1 if there is none. A
+ * At @now, wake an idle CPU for each of the first tasks in the queue of @shard that is
+ * overdue; how many were woken. Others are asked only if no CPU of the LLC can help. A
  * function of its own, so that the verifier looks at it once.
  */
-__noinline s32 shard_helper(u32 shard, bool near)
+__noinline u32 shard_call_help(u32 shard, u64 now)
 {
 	u32 llc = shards[shard & (MAX_SHARDS - 1)].llc;
 	struct task_struct *p;
-	int scanned = 0;
-	s32 cpu = -1;
+	u32 scanned = 0, called = 0;
+	s32 cpu;
 
 	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
-		cpu = near ? idle_claim_llc(p, task_cpu(p), llc) : idle_claim(p, 0);
-		if (cpu >= 0 || ++scanned == DSQ_HEAD_SCAN)
+		if (shard_overdue(p, now)) {
+			cpu = idle_claim_llc(p, task_cpu(p), llc);
+			if (cpu < 0)
+				cpu = idle_claim(p, 0);
+			if (shard_call(shard, cpu))
+				called++;
+			else
+				shard_mark(shard);
+		}
+		if (++scanned == DSQ_HEAD_SCAN)
 			break;
 	}
-	return cpu;
+	return called;
 }
 
-/*
- * For tick(), when tasks of @shard have waited for long: an idle CPU that may run one
- * of the first, claimed; -1 if there is none. Others are asked only if no CPU of the
- * LLC can help.
- */
-static __always_inline s32 shard_any_helper(u32 shard)
+/* For tick(), on a CPU of @shard, one of several: help for who is overdue. As above. */
+static __always_inline u32 shard_tick(u32 shard)
 {
-	s32 cpu = shard_helper(shard, true);
+	struct shard_state *state = shard_state(shard);
+	u64 now;
 
-	if (cpu >= 0)
-		return cpu;
-	shard_mark(shard);
-	return shard_helper(shard, false);
+	if (!state->waiting)
+		return 0;
+	now = bpf_ktime_get_ns();
+	/* A look takes the queue's lock: one for all of the CPUs whose ticks come together. */
+	if (now - state->looked_at < SHARD_WAIT_NS / 2)
+		return 0;
+	state->looked_at = now;
+	return shard_call_help(shard, now);
 }
 
 /* Before @p runs or waits on @cpu, having run on @prev_cpu last: its virtual time there. */

@@ -21,6 +21,7 @@ struct task_memo {
 	u32 pid;
 	u32 home;		/* the shard from which it was stolen */
 	u64 visits_until;	/* for so long that counts; 0: it was not */
+	u64 waits_since;	/* when it was queued last */
 };
 
 #include <rota/task_memo.bpf.h>
@@ -40,7 +41,7 @@ struct shard_state {
 	/* Of the tasks that used up a slice since user space looked, and may go elsewhere: */
 	u64 lightest;		/* the least weight, 0: there is none */
 	u32 mover;		/* the pid of one of them */
-	u64 waiting_since;	/* when the first of them came, or a tick called for help */
+	u64 looked_at;		/* when a tick last looked for who waits for long */
 	bool waiting;		/* tasks wait; a hint */
 	u16 switching;		/* a CPU, plus 1, whose task may wait in a moment; a hint */
 	u32 stolen;		/* tasks stolen from others, less those stolen from it; roughly */
@@ -138,11 +139,8 @@ static __always_inline void shard_set_waiting(u32 shard, bool waiting)
 {
 	struct shard_state *state = shard_state(shard);
 
-	if (state->waiting == waiting)
-		return;
-	if (waiting && nr_shards > 1)
-		state->waiting_since = bpf_ktime_get_ns();
-	state->waiting = waiting;
+	if (state->waiting != waiting)
+		state->waiting = waiting;
 }
 
 /* The more tasks wait for each CPU of @shard, the shorter its slices: @least_ns at least. */
@@ -155,43 +153,22 @@ static __always_inline void shard_adapt_slice(u32 shard, u64 least_ns)
 }
 
 /*
- * One of the first tasks in the queue of @shard came before jiffies last changed:
- * where all CPUs tick at the same time, anyone who waits when they do. A function
- * of its own, so that the verifier looks at it once.
+ * Who has waited for so long is helped by other shards. A task that moves pays for it
+ * with what its caches hold, about as much; one that gets its turn before does not.
  */
-__noinline bool shard_head_waits(u32 shard)
-{
-	u64 now = bpf_jiffies64();
-	struct task_struct *p;
-	bool waits = false;
-	int scanned = 0;
+#define SHARD_WAIT_NS	2000000
 
-	bpf_for_each(scx_dsq, p, DSQ_SHARD | shard, 0) {
-		waits = now - p->scx.runnable_at >= 1;
-		if (waits || ++scanned == DSQ_HEAD_SCAN)
-			break;
-	}
-	return waits;
+/* For enqueue(): @p begins to wait. */
+static __always_inline void shard_wait(const struct task_struct *p)
+{
+	if (nr_shards > 1)
+		task_memo(p)->waits_since = bpf_ktime_get_ns();
 }
 
-/*
- * For tick(): tasks have waited in the queue of @shard for @length_ns, and one of
- * them for a while. That some always wait there is not enough: each may have its
- * turn soon.
- */
-static __always_inline bool shard_waits(u32 shard, u64 length_ns)
+/* At @now, @p has waited for SHARD_WAIT_NS; true, too, if when it came was forgotten. */
+static __always_inline bool shard_overdue(const struct task_struct *p, u64 now)
 {
-	struct shard_state *state = shard_state(shard);
-	u64 now;
-
-	if (!state->waiting)
-		return false;
-	now = bpf_ktime_get_ns();
-	if (now - state->waiting_since < length_ns || !shard_head_waits(shard))
-		return false;
-	/* Told at most so often. */
-	state->waiting_since = now;
-	return true;
+	return now - task_memo(p)->waits_since >= SHARD_WAIT_NS;
 }
 
 /* The shard that a CPU was woken for, plus 1. */
@@ -327,15 +304,19 @@ static __always_inline u32 shard_home(const struct task_struct *p, u32 own)
 	return own;
 }
 
-/* Move one task that may run on @cpu, of shard @own, from the queue of @victim to it. */
-static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
+/*
+ * Move one task that may run on @cpu, of shard @own, from the queue of @victim to it:
+ * @any, or one that is overdue.
+ */
+static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu, bool any)
 {
+	u64 now = any ? 0 : bpf_ktime_get_ns();
 	struct task_struct *p;
 	bool moved = false;
 	int scanned = 0;
 
 	bpf_for_each(scx_dsq, p, DSQ_SHARD | victim, 0) {
-		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
+		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr) && (any || shard_overdue(p, now))) {
 			moved = compat_dsq_move_vtime(BPF_FOR_EACH_ITER, p, DSQ_SHARD | own,
 						      shard_carry(p->scx.dsq_vtime, victim, own));
 			if (moved) {
@@ -351,14 +332,14 @@ static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu)
 		return true;
 	}
 	/* Behind a crowd that may not run here; the kernel looks at all of them. */
-	return scanned == DSQ_HEAD_SCAN && dsq_move_to_local(DSQ_SHARD | victim);
+	return any && scanned == DSQ_HEAD_SCAN && dsq_move_to_local(DSQ_SHARD | victim);
 }
 
 /*
  * For dispatch() on @cpu, which would idle: take a task from another shard. The
  * cost is that of a few words and SHARD_TRIES looks, however many there are.
  */
-static __always_inline bool shard_steal(u32 own, s32 cpu)
+static __always_inline bool shard_steal(u32 own, s32 cpu, u32 pct)
 {
 	u64 tried[SHARD_WORDS] = {};
 	u32 try, called;
@@ -367,7 +348,8 @@ static __always_inline bool shard_steal(u32 own, s32 cpu)
 		return false;
 	called = shard_calls[cpu];
 	shard_calls[cpu] = 0;
-	if (called && called - 1 != own && shard_take(called - 1, own, cpu))
+	if (called && called - 1 != own &&
+	    shard_take(called - 1, own, cpu, shard_crowded(called - 1, pct)))
 		return true;
 	/* A task that is about to wait wakes this CPU if it idles. */
 	if (shard_state(own)->switching)
@@ -379,7 +361,7 @@ static __always_inline bool shard_steal(u32 own, s32 cpu)
 		if (victim < 0)
 			return false;
 		shard_unmark(victim);
-		if (shard_take(victim, own, cpu))
+		if (shard_take(victim, own, cpu, true))
 			return true;
 		tried[(u32)victim / 64 & (SHARD_WORDS - 1)] |= 1ULL << (victim & 63);
 	}

@@ -35,12 +35,15 @@ struct counters {
 
 struct counters counters[MAX_CPUS];
 
-#define count(name)								\
+#define count_add(name, n)							\
 do {										\
+	u64 ___n = (n);								\
 	u32 ___cpu = bpf_get_smp_processor_id();				\
 										\
 	if (___cpu < MAX_CPUS)							\
-		counters[___cpu].nr[COUNTER_##name]++;				\
+		counters[___cpu].nr[COUNTER_##name] += ___n;			\
 } while (0)
+
+#define count(name) count_add(name, 1)
 
 #endif /* __ROTA_STATS_BPF_H */

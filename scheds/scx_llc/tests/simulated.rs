@@ -8,9 +8,9 @@ use rota_sim::properties::{Promises, Scenario, check, check_case};
 const SCHEDULER: &str = env!("CARGO_BIN_EXE_scx_llc");
 const PROMISES: Promises = Promises {
     exact_shares: false,
-    // Few tasks of an LLC wait for a period of the tick before others help, and for a tick then;
-    // callbacks take a little on top.
-    idle_ns: 12_100_000,
+    // Few tasks of an LLC wait for 2 ms before others help, and for a tick then; callbacks take a
+    // little on top.
+    idle_ns: 6_100_000,
 };
 
 #[test]

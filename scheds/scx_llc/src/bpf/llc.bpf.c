@@ -22,9 +22,9 @@
  *	   |
  *	   +--- (2) budget? --> queue of another shard
  *
- * (1) Work conservation, at once: a CPU that would idle takes from the more
- *     crowded of two shards where tasks wait, the nearest first. The task goes
- *     home if as many come to wait there within a tenth of a second.
+ * (1) Work conservation: a CPU that would idle takes from the more crowded of
+ *     two shards where many wait, or some for long, the nearest first. The task
+ *     goes home if as many come to wait there within a tenth of a second.
  * (2) Fairness, slowly: a shard's clock advances by what a task of weight 100
  *     gets there. User space compares the clocks and gives shards whose clock
  *     lags a budget of weight to move; it is spent here, on tasks that use up
@@ -38,7 +38,7 @@
  * Invariants:
  *  - A runnable task that does not run is in exactly one queue.
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
- *  - No CPU idles for longer than two ticks beside a task that it may run.
+ *  - No CPU idles for longer than 2 ms and a tick beside a task that it may run.
  *
  * Known weakness: (1) and wake-ups alone level shards whose tasks sleep a lot.
  */
@@ -57,9 +57,6 @@ IDLE_LLC_DEFINE();
 volatile u64 slice_min_ns = 1000000;
 volatile u32 spill_pct = 100;	/* tasks that wait per 100 CPUs of an LLC before others help */
 volatile u32 steal = 1;
-
-/* Where tasks wait for so long when a tick comes, they get help. */
-#define HELP_AFTER_NS	1000000
 
 OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
@@ -132,6 +129,7 @@ OP(void, llc, enqueue, struct task_struct *p, u64 enq_flags)
 	} else {
 		count(nr_queued);
 	}
+	shard_wait(p);
 	dsq_insert_vtime(p, DSQ_SHARD | shard, shard_state(shard)->slice_ns, deadline, enq_flags);
 	shard_set_waiting(shard, true);
 	balance_wake();
@@ -168,22 +166,10 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 	/* Who waits may not be allowed on this CPU. */
 	if (state->waiting && dsq_is_empty(DSQ_SHARD | shard))
 		shard_set_waiting(shard, false);
-	if (choice == FAIR_NONE && steal && shard_steal(shard, cpu))
+	if (choice == FAIR_NONE && steal && shard_steal(shard, cpu, spill_pct))
 		count(nr_stolen);
 	else if (choice == FAIR_NONE)
 		idle_enter(cpu);
-}
-
-/* For tick(): a CPU for each of a few that wait in @shard, or the last waits for as many ticks. */
-static __noinline void call_help(u32 shard)
-{
-	s32 waiting = scx_bpf_dsq_nr_queued(DSQ_SHARD | shard);
-
-	bpf_repeat(waiting < SHARD_CROWD_MIN ? waiting : SHARD_CROWD_MIN) {
-		if (!shard_call(shard, shard_any_helper(shard)))
-			break;
-		count(nr_kicked);
-	}
 }
 
 OP(void, llc, tick, struct task_struct *p)
@@ -191,8 +177,8 @@ OP(void, llc, tick, struct task_struct *p)
 	u32 shard = cpu_shard(task_cpu(p));
 
 	local_tick(p, shard_state(shard)->slice_ns);
-	if (nr_shards > 1 && shard_waits(shard, HELP_AFTER_NS))
-		call_help(shard);
+	if (nr_shards > 1)
+		count_add(nr_kicked, shard_tick(shard));
 }
 
 OP(void, llc, running, struct task_struct *p)

@@ -51,7 +51,6 @@ struct sched_entity {
 };
 
 struct sched_ext_entity {
-	unsigned long runnable_at;	/* in jiffies */
 	u64 slice;
 	u64 dsq_vtime;
 	u32 weight;

@@ -11,7 +11,7 @@
  * waits for the turns in progress, not for one of each of them.
  *
  * A queue's clock is the largest virtual time at which a task of it began to
- * run. Each CPU has a clock for its pinned tasks, which rejoins the queue's
+ * run, in its turn or not far ahead of it. Each CPU has a clock for its pinned tasks, which rejoins the queue's
  * whenever none of them waits.
  *
  * Run time is charged as the kernel accounts it, and nothing else is: never
@@ -43,6 +43,7 @@ struct fair_cpu {
 	u64 contended_ns;	/* the part for which the task competed with others */
 	u32 streak;		/* how often one queue was chosen over the other in a row */
 	bool pinned_served;	/* which of them that was */
+	bool in_turn;		/* who runs next was the first of a queue */
 } __attribute__((aligned(64)));
 
 struct fair_cpu fair_cpus[MAX_CPUS];
@@ -250,10 +251,13 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 	if (runnable || pinned)
 		head = fair_head(fc, cpu, dsq, pinned);
 	*waiting = head.waiting;
-	if (!prev || !runnable)
-		return fair_next(cpu, dsq, pinned, &head) ? FAIR_NEXT : FAIR_NONE;
+	if (!prev || !runnable) {
+		fc->in_turn = fair_next(cpu, dsq, pinned, &head);
+		return fc->in_turn ? FAIR_NEXT : FAIR_NONE;
+	}
 	if (!fair_keep(prev, fc, clock, &head)) {
-		if (fair_next(cpu, dsq, pinned, &head))
+		fc->in_turn = fair_next(cpu, dsq, pinned, &head);
+		if (fc->in_turn)
 			return FAIR_NEXT;
 		/* Another CPU was quicker. */
 		fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
@@ -262,15 +266,24 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 	return FAIR_KEPT;
 }
 
-/* For running(): @p, of a queue whose clock is @clock, begins or goes on. */
+/*
+ * For running(): @p, of a queue whose clock is @clock, begins or goes on. A kernel
+ * thread, out of its turn, says nothing about the queue; nor does who wakes on an idle
+ * CPU and has had more than its share: a turn of weight 1 is worth seconds.
+ */
 static __always_inline void fair_running(struct task_struct *p, struct vclock *clock)
 {
 	struct fair_cpu *fc = fair_cpu(task_cpu(p));
+	u64 deadline = p->scx.dsq_vtime;
+	bool in_turn = fc->in_turn;
 
 	fc->exec_start = p->se.sum_exec_runtime;
-	/* A kernel thread, out of its turn, says nothing about the queue. */
-	if (!task_is_percpu_kthread(p))
-		fair_advance(p, fc, clock, p->scx.dsq_vtime);
+	fc->in_turn = false;
+	if (task_is_percpu_kthread(p))
+		return;
+	if (in_turn || !vtime_before(fair_clock(p, fc, clock)->now + FAIR_TURN_NS,
+				     deadline - fair_slice(p)))
+		fair_advance(p, fc, clock, deadline);
 }
 
 /* For stopping(): @p leaves the CPU, for which it competed with others if @contended. */

@@ -11,8 +11,8 @@
  * waits for the turns in progress, not for one of each of them.
  *
  * A queue's clock is the largest virtual time at which a task of it began to
- * run, in its turn or not far ahead of it. Each CPU has a clock for its pinned tasks, which rejoins the queue's
- * whenever none of them waits.
+ * run, in its turn or not far ahead of it. Each CPU has a clock for its pinned
+ * tasks, which rejoins the queue's whenever none of them waits.
  *
  * Run time is charged as the kernel accounts it, and nothing else is: never
  * what is left of a slice.

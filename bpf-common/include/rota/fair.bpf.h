@@ -220,11 +220,12 @@ static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu 
 }
 
 /* Move @head, or who waits in its stead, to the local queue; false if nobody does any more. */
-static __always_inline bool fair_next(s32 cpu, u64 dsq, bool pinned, const struct fair_head *head)
+static __always_inline bool fair_next(struct fair_cpu *fc, s32 cpu, u64 dsq, bool pinned,
+				      const struct fair_head *head)
 {
-	if (head->pinned && dsq_move_to_local(DSQ_CPU | cpu))
-		return true;
-	return dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
+	fc->in_turn = (head->pinned && dsq_move_to_local(DSQ_CPU | cpu)) ||
+		      dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
+	return fc->in_turn;
 }
 
 enum fair_choice {
@@ -251,13 +252,10 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 	if (runnable || pinned)
 		head = fair_head(fc, cpu, dsq, pinned);
 	*waiting = head.waiting;
-	if (!prev || !runnable) {
-		fc->in_turn = fair_next(cpu, dsq, pinned, &head);
-		return fc->in_turn ? FAIR_NEXT : FAIR_NONE;
-	}
+	if (!prev || !runnable)
+		return fair_next(fc, cpu, dsq, pinned, &head) ? FAIR_NEXT : FAIR_NONE;
 	if (!fair_keep(prev, fc, clock, &head)) {
-		fc->in_turn = fair_next(cpu, dsq, pinned, &head);
-		if (fc->in_turn)
+		if (fair_next(fc, cpu, dsq, pinned, &head))
 			return FAIR_NEXT;
 		/* Another CPU was quicker. */
 		fair_advance(prev, fc, clock, prev->scx.dsq_vtime);

@@ -200,7 +200,8 @@ affinity = "0-1"
 "#;
 
 /// The CPU time that a scheduler may lose, as a multiple of what EEVDF loses: usually it is half of
-/// it (2 % beside 4 to 7 %), of scx_llc on LLCs of two CPUs as much, but both differ from run to run.
+/// it (2 % beside 4 to 7 %), and as much with scx_llc on LLCs of two CPUs, but both differ from run
+/// to run.
 const LOST: f64 = 1.5;
 
 /// Goal: no CPU idles while a task waits that may run there.

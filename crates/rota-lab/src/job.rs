@@ -336,6 +336,9 @@ pub struct Costs {
     /// these run. The names are those of the programs, without the policy's prefix.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub callbacks: BTreeMap<String, f64>,
+    /// How many calls each of these is the mean of.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub calls: BTreeMap<String, u64>,
     /// Milliseconds (10^6 instructions, or idle time) from the scheduler's start to its "started"
     /// line.
     #[serde(default, skip_serializing_if = "Option::is_none")]

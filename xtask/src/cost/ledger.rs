@@ -17,6 +17,13 @@ pub const KERNEL_SCHED: &str = "eevdf";
 
 /// A figure may be worse by this much: more is a change of the code, not of where it lies.
 const TOLERANCE: f64 = 0.02;
+/// A callback's calls are not alike (a tick finds tasks that wait or finds none), and how many of each
+/// kind there are is chance where there are few: a mean of N calls, which differ by about that mean, is
+/// known to 1/sqrt(N) of it. At 200 ticks that is 7 %, and less than [`TOLERANCE`] from 2500 calls on.
+fn scatter(calls: u64) -> f64 {
+    1.0 / (calls.max(1) as f64).sqrt()
+}
+
 /// What begins just after a tick may end just before one or just after: at 250 Hz, 4 ms.
 const TICK_MS: f64 = 4.0;
 
@@ -174,10 +181,10 @@ impl Ledger {
             let (then, now) = (then.get(figure).copied(), now.get(figure).copied());
             let worse = match (then, now) {
                 (Some(then), Some(now)) => {
-                    let slack = if figure.ends_with("_ms") {
-                        TICK_MS
-                    } else {
-                        0.0
+                    let scatter = costs.calls.get(figure).map_or(0.0, |calls| scatter(*calls));
+                    let slack = match figure.ends_with("_ms") {
+                        true => TICK_MS,
+                        false => then * scatter,
                     };
                     let limit = (then * TOLERANCE).max(slack);
                     if (now - then).abs() <= limit {
@@ -216,7 +223,7 @@ fn figures(costs: &Costs) -> BTreeMap<String, f64> {
     all
 }
 
-/// As they are written: more digits would only make diffs.
+/// As they are written: more digits, or how often chance called what, would only make diffs.
 fn rounded(mut costs: Costs) -> Costs {
     let tenth = |value: f64| (value * 10.0).round() / 10.0;
     costs.pipe = tenth(costs.pipe);
@@ -225,6 +232,7 @@ fn rounded(mut costs: Costs) -> Costs {
         .callbacks
         .values_mut()
         .for_each(|value| *value = tenth(*value));
+    costs.calls.clear();
     costs.attach_ms = costs.attach_ms.map(tenth);
     costs.detach_ms = costs.detach_ms.map(tenth);
     costs
@@ -290,6 +298,7 @@ mod tests {
             pipe,
             messaging: 5000.0,
             callbacks: [("enqueue".to_owned(), enqueue)].into(),
+            calls: [("enqueue".to_owned(), 40_000)].into(),
             attach_ms: Some(100.0),
             detach_ms: Some(90.0),
         }
@@ -319,6 +328,20 @@ mod tests {
             better[0].to_string(),
             "scx_vtime: enqueue 300 -> 200, -33.3 %, better"
         );
+    }
+
+    #[test]
+    fn what_is_seldom_called_may_differ_by_chance() {
+        let accepted = ledger(costs(10_000.0, 300.0));
+        let changes = |enqueue, calls| {
+            let mut now = costs(10_000.0, enqueue);
+            now.calls.insert("enqueue".into(), calls);
+            accepted.changes("scx_vtime", &now)
+        };
+        assert_eq!(changes(320.0, 200), []);
+        assert!(changes(322.0, 200)[0].is_worse());
+        assert!(changes(320.0, 400)[0].is_worse());
+        assert!(changes(307.0, 1_000_000)[0].is_worse());
     }
 
     #[test]

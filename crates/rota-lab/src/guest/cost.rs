@@ -25,9 +25,9 @@ const PIPE: Duration = Duration::from_millis(200);
 /// A message costs what the kernel's allocator happens to have at hand: runs of 200 ms scatter by
 /// 2 %, evenly and independently, and that halves with four times the length.
 const MESSAGING: Duration = Duration::from_millis(2000);
-/// So that a tick, which finds tasks that have waited or finds none, is called some hundred times.
+/// So that a tick is called some hundred times.
 const CALLS: Duration = Duration::from_millis(400);
-/// A program that is called less often has no average worth comparing.
+/// A program that is called less often has no mean worth comparing.
 const CALLS_MIN: u64 = 100;
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
@@ -68,7 +68,7 @@ fn under(name: &str) -> Result<Result<Costs, Progress>, String> {
     }
     let attach_ms = Some(milliseconds(begin));
     let (pipe, messaging) = operations()?;
-    let callbacks = callbacks(sched.program().pid())?;
+    let runs = callbacks(sched.program().pid())?;
     let begin = Instant::now();
     sched
         .stop(Signal::SIGTERM, STOP_LIMIT)
@@ -76,7 +76,14 @@ fn under(name: &str) -> Result<Result<Costs, Progress>, String> {
     Ok(Ok(Costs {
         pipe,
         messaging,
-        callbacks,
+        callbacks: runs
+            .iter()
+            .map(|(name, its)| (name.clone(), its.each()))
+            .collect(),
+        calls: runs
+            .into_iter()
+            .map(|(name, its)| (name, its.calls))
+            .collect(),
         attach_ms,
         detach_ms: Some(milliseconds(begin)),
     }))
@@ -100,6 +107,7 @@ fn lesser(one: Costs, other: Costs) -> Costs {
         pipe: one.pipe.min(other.pipe),
         messaging: one.messaging.min(other.messaging),
         callbacks: one.callbacks.into_iter().map(callback).collect(),
+        calls: one.calls,
         attach_ms: both(one.attach_ms, other.attach_ms),
         detach_ms: both(one.detach_ms, other.detach_ms),
     }
@@ -131,8 +139,9 @@ fn per_operation(workload: &str, length: Duration) -> Result<f64, String> {
     Ok(report.seconds * 1e9 / operations as f64)
 }
 
-/// Instructions of a call of each BPF program of the process `pid`.
-fn callbacks(pid: Pid) -> Result<BTreeMap<String, f64>, String> {
+/// The calls of each BPF program of the process `pid` while both workloads run, whose ns are
+/// instructions.
+fn callbacks(pid: Pid) -> Result<BTreeMap<String, Runs>, String> {
     let switch = |on| fs::write(BPF_STATS, on).map_err(|error| format!("{BPF_STATS}: {error}"));
     let symbols = fs::read_to_string("/proc/kallsyms");
     let symbols = symbols.map_err(|error| format!("/proc/kallsyms: {error}"))?;
@@ -143,17 +152,20 @@ fn callbacks(pid: Pid) -> Result<BTreeMap<String, f64>, String> {
     }
     let after = programs(pid)?;
     switch("0")?;
-    let mut costs = BTreeMap::new();
+    let mut found = BTreeMap::new();
     for (tag, after) in after {
         let before = before.get(&tag).copied().unwrap_or_default();
-        let calls = after.calls - before.calls;
-        if calls < CALLS_MIN {
+        let runs = Runs {
+            calls: after.calls - before.calls,
+            ns: after.ns - before.ns,
+        };
+        if runs.calls < CALLS_MIN {
             continue;
         }
         let name = callback(&symbols, &tag).ok_or_else(|| format!("BPF program {tag} is lost"))?;
-        costs.insert(name, (after.ns - before.ns) as f64 / calls as f64);
+        found.insert(name, runs);
     }
-    Ok(costs)
+    Ok(found)
 }
 
 /// How often a BPF program was called, and how long it ran in all.
@@ -161,6 +173,13 @@ fn callbacks(pid: Pid) -> Result<BTreeMap<String, f64>, String> {
 struct Runs {
     calls: u64,
     ns: u64,
+}
+
+impl Runs {
+    /// The mean of a call.
+    fn each(self) -> f64 {
+        self.ns as f64 / self.calls as f64
+    }
 }
 
 /// The BPF programs that the process `pid` holds, by tag.
@@ -204,6 +223,7 @@ mod tests {
             pipe,
             messaging,
             callbacks: [("enqueue".to_owned(), enqueue)].into(),
+            calls: [("enqueue".to_owned(), 400)].into(),
             attach_ms: Some(attach_ms),
             detach_ms: None,
         };

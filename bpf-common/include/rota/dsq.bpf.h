@@ -84,27 +84,35 @@ static __always_inline bool dsq_is_empty(u64 dsq)
 	return scx_bpf_dsq_nr_queued(dsq) <= 0;
 }
 
+/* The first task of a queue that may run on a CPU. */
+struct dsq_head {
+	u64 vtime;		/* its virtual time */
+	bool found;		/* there is one */
+	bool others;		/* tasks wait that may not run there */
+};
+
 /*
- * The virtual time of the first task of @dsq that may run on @cpu, in *@vtime;
- * false if none of the first DSQ_HEAD_SCAN may. A hint: without the queue's
- * lock, another CPU may take the task at any moment.
+ * The head of @dsq for @cpu; none is found if none of the first DSQ_HEAD_SCAN
+ * may run there. A hint: without the queue's lock, another CPU may take the task
+ * at any moment.
  */
-static __always_inline bool dsq_head_vtime(u64 dsq, s32 cpu, u64 *vtime)
+static __always_inline struct dsq_head dsq_head(u64 dsq, s32 cpu)
 {
+	struct dsq_head head = {};
 	struct task_struct *p;
-	bool found = false;
 	int scanned = 0;
 
 	bpf_for_each(scx_dsq, p, dsq, 0) {
 		if (bpf_cpumask_test_cpu(cpu, p->cpus_ptr)) {
-			*vtime = p->scx.dsq_vtime;
-			found = true;
+			head.vtime = p->scx.dsq_vtime;
+			head.found = true;
 			break;
 		}
+		head.others = true;
 		if (++scanned == DSQ_HEAD_SCAN)
 			break;
 	}
-	return found;
+	return head;
 }
 
 /*

@@ -11,7 +11,8 @@
  * waits for the turns in progress, not for one of each of them.
  *
  * A queue's clock is the largest virtual time at which a task of it began to
- * run, in its turn or not far ahead of it. Each CPU has a clock for its pinned
+ * run, in its turn or not far ahead of it. It does not follow those that have CPUs
+ * to themselves while others wait who may not run there. Each CPU has a clock for its pinned
  * tasks, which rejoins the queue's whenever none of them waits.
  *
  * Run time is charged as the kernel accounts it, and nothing else is: never
@@ -44,6 +45,7 @@ struct fair_cpu {
 	u32 streak;		/* how often one queue was chosen over the other in a row */
 	bool pinned_served;	/* which of them that was */
 	bool in_turn;		/* who runs next was the first of a queue */
+	bool passed_over;	/* at the last look tasks waited that may not run here */
 } __attribute__((aligned(64)));
 
 struct fair_cpu fair_cpus[MAX_CPUS];
@@ -175,14 +177,17 @@ struct fair_head {
 static __always_inline struct fair_head fair_head(struct fair_cpu *fc, s32 cpu, u64 dsq,
 						  bool pinned)
 {
-	struct fair_head head = {};
-	u64 deadline;
+	struct dsq_head first = dsq_head(dsq, cpu);
+	struct fair_head head = { .deadline = first.vtime, .waiting = first.found };
 
-	head.waiting = dsq_head_vtime(dsq, cpu, &head.deadline);
-	if (!pinned || !dsq_head_vtime(DSQ_CPU | cpu, cpu, &deadline))
+	fc->passed_over = first.others && !first.found;
+	if (!pinned)
+		return head;
+	first = dsq_head(DSQ_CPU | cpu, cpu);
+	if (!first.found)
 		return head;
 	if (head.waiting) {
-		head.pinned = !vtime_before(head.deadline, deadline);
+		head.pinned = !vtime_before(head.deadline, first.vtime);
 		if (head.pinned != fc->pinned_served) {
 			fc->streak = 0;
 		} else if (++fc->streak >= FAIR_STREAK_MAX) {
@@ -192,7 +197,7 @@ static __always_inline struct fair_head fair_head(struct fair_cpu *fc, s32 cpu, 
 		fc->pinned_served = head.pinned;
 	}
 	if (!head.waiting || head.pinned)
-		head = (struct fair_head){ .deadline = deadline, .waiting = true, .pinned = true };
+		head = (struct fair_head){ first.vtime, .waiting = true, .pinned = true };
 	return head;
 }
 
@@ -215,7 +220,9 @@ static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu 
 	task_set_vtime(prev, deadline);
 	if (head->waiting && vtime_before(head->deadline, deadline))
 		return false;
-	fair_advance(prev, fc, clock, deadline);
+	/* Who has a CPU to itself beside tasks that may not run there is faster than they are. */
+	if (head->waiting || !fc->passed_over)
+		fair_advance(prev, fc, clock, deadline);
 	return true;
 }
 
@@ -267,7 +274,8 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 /*
  * For running(): @p, of a queue whose clock is @clock, begins or goes on. A kernel
  * thread, out of its turn, says nothing about the queue; nor does who wakes on an idle
- * CPU and has had more than its share: a turn of weight 1 is worth seconds.
+ * CPU beside tasks that may not run there, or has had more than its share: a turn of
+ * weight 1 is worth seconds.
  */
 static __always_inline void fair_running(struct task_struct *p, struct vclock *clock)
 {
@@ -279,8 +287,9 @@ static __always_inline void fair_running(struct task_struct *p, struct vclock *c
 	fc->in_turn = false;
 	if (task_is_percpu_kthread(p))
 		return;
-	if (in_turn || !vtime_before(fair_clock(p, fc, clock)->now + FAIR_TURN_NS,
-				     deadline - fair_slice(p)))
+	if (in_turn ||
+	    (!fc->passed_over && !vtime_before(fair_clock(p, fc, clock)->now + FAIR_TURN_NS,
+					       deadline - fair_slice(p))))
 		fair_advance(p, fc, clock, deadline);
 }
 
@@ -293,11 +302,16 @@ static __always_inline void fair_stopping(struct task_struct *p, bool runnable, 
 	task_requeue_if_preempted(p, runnable);
 }
 
-/* For update_idle() on @cpu, which serves a queue whose clock is @clock. */
-static __always_inline void fair_update_idle(s32 cpu, bool idle, const struct vclock *clock)
+/*
+ * For update_idle() on @cpu, which goes idle; it serves a queue whose clock is @clock, and
+ * in which tasks wait if @waiting.
+ */
+static __always_inline void fair_idle(s32 cpu, const struct vclock *clock, bool waiting)
 {
-	if (idle)
-		fair_rejoin(fair_cpu(cpu), clock);
+	struct fair_cpu *fc = fair_cpu(cpu);
+
+	fair_rejoin(fc, clock);
+	fc->passed_over = waiting;
 }
 
 /* For enable(): @p, which is new, is even with the queue at @clock. */

@@ -56,6 +56,21 @@ fn sleepers_do_not_wait_for_a_clock_that_went_back() {
     check_case(SCHEDULER, PROMISES, &found);
 }
 
+/// The clock followed a task that had a CPU to itself, faster than those who had less could: they were
+/// all further behind than is kept, and the one that is worth a CPU had half.
+#[test]
+fn weights_count_beside_a_task_with_a_cpu_to_itself() {
+    let found = Scenario {
+        machine: "1x4x1".to_owned(),
+        kernel: "7.3",
+        workload: include_str!("found/confined_beside_a_cpu_to_oneself.toml").to_owned(),
+        cut: Pieces::Kfuncs,
+        unplug: None,
+        seed: 0,
+    };
+    check_case(SCHEDULER, PROMISES, &found);
+}
+
 /// The mistake that is made most: the core gives a task that goes on because nobody waits a slice of
 /// its own length, so what is left of it says nothing of what was used, and may be more than all of it.
 #[test]

@@ -217,11 +217,10 @@ OP(void, freq, update_idle, s32 cpu, bool idles)
 	u64 now = bpf_ktime_get_ns();
 
 	nest_update_idle(cpu, idles, now);
-	fair_update_idle(cpu, idles, &clock);
 	if (!idles)
 		return;
 	ask_performance(cpu, true, now);
-	idle_recheck(cpu, DSQ_MACHINE);
+	fair_idle(cpu, &clock, idle_recheck(cpu, DSQ_MACHINE));
 }
 
 OP(void, freq, enable, struct task_struct *p)

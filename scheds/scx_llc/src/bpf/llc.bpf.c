@@ -196,10 +196,13 @@ OP(void, llc, stopping, struct task_struct *p, bool runnable)
 OP(void, llc, update_idle, s32 cpu, bool idle)
 {
 	u32 shard = cpu_shard(cpu);
+	bool waiting;
 
-	fair_update_idle(cpu, idle, &shard_state(shard)->clock);
-	if (idle_update(cpu, idle) && !idle_recheck(cpu, DSQ_SHARD | shard) && steal &&
-	    shard_may_steal(shard))
+	if (!idle_update(cpu, idle))
+		return;
+	waiting = idle_recheck(cpu, DSQ_SHARD | shard);
+	fair_idle(cpu, &shard_state(shard)->clock, waiting);
+	if (!waiting && steal && shard_may_steal(shard))
 		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
 }
 

@@ -30,8 +30,9 @@
  *
  * Known weakness: the one queue has one lock. Up to about 32 CPUs it is not
  * felt; beyond that, or where caches matter more than exact shares, a policy
- * with a queue per LLC is the better choice. Among tasks that are confined to
- * some CPUs, which have more work than the rest, weights fade to equal turns.
+ * with a queue per LLC is the better choice. Where tasks compete in two parts of
+ * a machine, to which affinity confines them, the clock is that of the part with
+ * less work; in the other one the lighter get more than their weight.
  * Where a weight is worth less than a turn in a quarter of the watchdog's
  * timeout the task gets a turn anyway.
  */
@@ -108,9 +109,8 @@ OP(void, vtime, stopping, struct task_struct *p, bool runnable)
 
 OP(void, vtime, update_idle, s32 cpu, bool idle)
 {
-	fair_update_idle(cpu, idle, &clock);
 	if (idle_update(cpu, idle))
-		idle_recheck(cpu, DSQ_MACHINE);
+		fair_idle(cpu, &clock, idle_recheck(cpu, DSQ_MACHINE));
 }
 
 OP(void, vtime, enable, struct task_struct *p)

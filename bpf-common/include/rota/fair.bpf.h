@@ -11,9 +11,10 @@
  * waits for the turns in progress, not for one of each of them.
  *
  * A queue's clock is the largest virtual time at which a task of it began to
- * run, in its turn or not far ahead of it. It does not follow those that have CPUs
- * to themselves while others wait who may not run there. Each CPU has a clock for its pinned
- * tasks, which rejoins the queue's whenever none of them waits.
+ * run, before another that would have gone on, or not far ahead of it. It does not
+ * follow those that have CPUs to themselves while others wait who may not run
+ * there. Each CPU has a clock for its pinned tasks, which rejoins the queue's
+ * whenever none of them waits.
  *
  * Run time is charged as the kernel accounts it, and nothing else is: never
  * what is left of a slice.
@@ -44,7 +45,7 @@ struct fair_cpu {
 	u64 contended_ns;	/* the part for which the task competed with others */
 	u32 streak;		/* how often one queue was chosen over the other in a row */
 	bool pinned_served;	/* which of them that was */
-	bool in_turn;		/* who runs next was the first of a queue */
+	bool in_turn;		/* who runs next went before one who would have gone on */
 	bool passed_over;	/* at the last look tasks waited that may not run here */
 } __attribute__((aligned(64)));
 
@@ -227,12 +228,10 @@ static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu 
 }
 
 /* Move @head, or who waits in its stead, to the local queue; false if nobody does any more. */
-static __always_inline bool fair_next(struct fair_cpu *fc, s32 cpu, u64 dsq, bool pinned,
-				      const struct fair_head *head)
+static __always_inline bool fair_next(s32 cpu, u64 dsq, bool pinned, const struct fair_head *head)
 {
-	fc->in_turn = (head->pinned && dsq_move_to_local(DSQ_CPU | cpu)) ||
-		      dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
-	return fc->in_turn;
+	return (head->pinned && dsq_move_to_local(DSQ_CPU | cpu)) ||
+	       dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
 }
 
 enum fair_choice {
@@ -260,9 +259,10 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 		head = fair_head(fc, cpu, dsq, pinned);
 	*waiting = head.waiting;
 	if (!prev || !runnable)
-		return fair_next(fc, cpu, dsq, pinned, &head) ? FAIR_NEXT : FAIR_NONE;
+		return fair_next(cpu, dsq, pinned, &head) ? FAIR_NEXT : FAIR_NONE;
 	if (!fair_keep(prev, fc, clock, &head)) {
-		if (fair_next(fc, cpu, dsq, pinned, &head))
+		fc->in_turn = fair_next(cpu, dsq, pinned, &head);
+		if (fc->in_turn)
 			return FAIR_NEXT;
 		/* Another CPU was quicker. */
 		fair_advance(prev, fc, clock, prev->scx.dsq_vtime);

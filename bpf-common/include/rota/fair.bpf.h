@@ -11,10 +11,10 @@
  * waits for the turns in progress, not for one of each of them.
  *
  * A queue's clock is the largest virtual time at which a task of it began to
- * run, before another that would have gone on, or not far ahead of it. It does not
- * follow those that have CPUs to themselves while others wait who may not run
- * there. Each CPU has a clock for its pinned tasks, which rejoins the queue's
- * whenever none of them waits.
+ * run, but for those far ahead of it that went before nobody (fair_running()),
+ * and those that have CPUs to themselves while others wait who may not run there.
+ * Each CPU has a clock for its pinned tasks, which rejoins the queue's whenever
+ * none of them waits.
  *
  * Run time is charged as the kernel accounts it, and nothing else is: never
  * what is left of a slice.
@@ -38,14 +38,22 @@
 /* Of the two queues a CPU serves, neither waits for more tasks of the other than this. */
 #define FAIR_STREAK_MAX	8
 
+/* How a task comes to run. */
+enum fair_turn {
+	FAIR_UNASKED,		/* it wakes on an idle CPU, or is a kernel thread */
+	FAIR_FIRST,		/* it was the first of a queue, maybe the only one */
+	FAIR_BEFORE,		/* and so was the one for whom another gave way */
+};
+
 struct fair_cpu {
 	struct vclock clock;	/* of the pinned tasks */
 	u64 exec_start;		/* CPU time of the running task up to its last charge */
 	u64 busy_ns;		/* all run time that was charged */
 	u64 contended_ns;	/* the part for which the task competed with others */
+	u64 gave_way;		/* deadline of who would have gone on: for FAIR_BEFORE */
 	u32 streak;		/* how often one queue was chosen over the other in a row */
 	bool pinned_served;	/* which of them that was */
-	bool in_turn;		/* who runs next went before one who would have gone on */
+	u8 turn;		/* of who runs next: enum fair_turn */
 	bool passed_over;	/* at the last look tasks waited that may not run here */
 } __attribute__((aligned(64)));
 
@@ -228,10 +236,15 @@ static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu 
 }
 
 /* Move @head, or who waits in its stead, to the local queue; false if nobody does any more. */
-static __always_inline bool fair_next(s32 cpu, u64 dsq, bool pinned, const struct fair_head *head)
+static __always_inline bool fair_next(struct fair_cpu *fc, s32 cpu, u64 dsq, bool pinned,
+				      const struct fair_head *head, enum fair_turn turn)
 {
-	return (head->pinned && dsq_move_to_local(DSQ_CPU | cpu)) ||
-	       dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
+	bool found = (head->pinned && dsq_move_to_local(DSQ_CPU | cpu)) ||
+		     dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
+
+	if (found)
+		fc->turn = turn;
+	return found;
 }
 
 enum fair_choice {
@@ -259,10 +272,10 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 		head = fair_head(fc, cpu, dsq, pinned);
 	*waiting = head.waiting;
 	if (!prev || !runnable)
-		return fair_next(cpu, dsq, pinned, &head) ? FAIR_NEXT : FAIR_NONE;
+		return fair_next(fc, cpu, dsq, pinned, &head, FAIR_FIRST) ? FAIR_NEXT : FAIR_NONE;
 	if (!fair_keep(prev, fc, clock, &head)) {
-		fc->in_turn = fair_next(cpu, dsq, pinned, &head);
-		if (fc->in_turn)
+		fc->gave_way = prev->scx.dsq_vtime;
+		if (fair_next(fc, cpu, dsq, pinned, &head, FAIR_BEFORE))
 			return FAIR_NEXT;
 		/* Another CPU was quicker. */
 		fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
@@ -275,22 +288,31 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
  * For running(): @p, of a queue whose clock is @clock, begins or goes on. A kernel
  * thread, out of its turn, says nothing about the queue; nor does who wakes on an idle
  * CPU beside tasks that may not run there, or has had more than its share: a turn of
- * weight 1 is worth seconds.
+ * weight 1 is worth seconds. The first of a queue moves its clock always, or it might
+ * stand still and those far ahead wait, but not far if it went before nobody.
  */
 static __always_inline void fair_running(struct task_struct *p, struct vclock *clock)
 {
 	struct fair_cpu *fc = fair_cpu(task_cpu(p));
+	struct vclock *own = fair_clock(p, fc, clock);
 	u64 deadline = p->scx.dsq_vtime;
-	bool in_turn = fc->in_turn;
+	u64 start = deadline - fair_slice(p);
+	u8 turn = fc->turn;
 
 	fc->exec_start = p->se.sum_exec_runtime;
-	fc->in_turn = false;
-	if (task_is_percpu_kthread(p))
+	fc->turn = FAIR_UNASKED;
+	if (!vtime_before(own->now, start) || task_is_percpu_kthread(p) || fault_delay(p))
 		return;
-	if (in_turn ||
-	    (!fc->passed_over && !vtime_before(fair_clock(p, fc, clock)->now + FAIR_TURN_NS,
-					       deadline - fair_slice(p))))
-		fair_advance(p, fc, clock, deadline);
+	if (turn == FAIR_UNASKED && fc->passed_over)
+		return;
+	/* If another CPU has taken the one seen, @p may be a lone one that is due much later. */
+	if (vtime_before(own->now + FAIR_TURN_NS, start) &&
+	    !(turn == FAIR_BEFORE && vtime_before(deadline, fc->gave_way))) {
+		if (turn == FAIR_UNASKED)
+			return;
+		start = own->now + slice_ns;
+	}
+	vclock_advance(own, start);
 }
 
 /* For stopping(): @p leaves the CPU, for which it competed with others if @contended. */

@@ -259,8 +259,10 @@ fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
     set("nr_llcs", 2);
     set("nr_shards", 2);
     set("slice_ns", 5_000_000);
+    let cuts = 1..=8;
+    let runs = cuts.clone().count() as u64;
     let mut moves = 0;
-    for insns in [3, 5, 7] {
+    for insns in cuts {
         let setup = Setup {
             pieces: Pieces::Insns(insns),
             ..Setup::new("2x2x1".parse().unwrap())
@@ -273,8 +275,9 @@ fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
             .map(|task| task.stats.moves[2..].iter().sum::<u64>())
             .sum::<u64>();
     }
-    // A mark tells of one CPU of an LLC: two that switch at once may still be overlooked.
-    assert!(moves < 10, "{moves} moves between the LLCs");
+    // A mark tells of one CPU of an LLC: two that switch at once may still be overlooked. There is one
+    // move a run for that reason, and 17 where nobody marks.
+    assert!(moves < 3 * runs, "{moves} moves between the LLCs");
 }
 
 #[test]

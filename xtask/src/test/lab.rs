@@ -158,10 +158,9 @@ impl Plan {
 
 /// How many tests will run: `running 60 tests`.
 fn announced(line: &str) -> Option<usize> {
-    line.strip_prefix("running ")?
-        .strip_suffix(" tests")?
-        .parse()
-        .ok()
+    let (count, noun) = line.strip_prefix("running ")?.split_once(' ')?;
+    let count = count.parse().ok()?;
+    ["test", "tests"].contains(&noun).then_some(count)
 }
 
 /// The name and result of a test that is over: `test 7.3/1x4x1/scx_fifo/attach ... ok`.
@@ -208,6 +207,7 @@ mod tests {
     #[test]
     fn lines_of_the_test_program_are_understood() {
         assert_eq!(announced("running 60 tests"), Some(60));
+        assert_eq!(announced("running 1 test"), Some(1));
         assert_eq!(announced("running late"), None);
         let line = "test 7.3/1x4x1/scx_fifo/attach ... ok";
         assert_eq!(finished(line), Some("7.3/1x4x1/scx_fifo/attach ... ok"));

@@ -42,7 +42,7 @@
 enum fair_turn {
 	FAIR_UNASKED,		/* it wakes on an idle CPU, or is a kernel thread */
 	FAIR_FIRST,		/* it was the first of a queue, maybe the only one */
-	FAIR_BEFORE,		/* and so was the one for whom another gave way */
+	FAIR_BEFORE,		/* the same, and another gave way that would have gone on */
 };
 
 struct fair_cpu {

@@ -178,7 +178,7 @@ pub enum Error {
     #[error("cannot {action}: {source}")]
     System {
         /// What was to be done.
-        action: &'static str,
+        action: String,
         /// Why it cannot.
         source: std::io::Error,
     },

@@ -10,6 +10,7 @@ mod kfuncs;
 mod tests;
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -99,17 +100,24 @@ impl Kernel {
 
     /// Everything that can be known without loading anything.
     pub fn probe(&self, needs: &Needs<'_>) -> Result<Abilities, Error> {
-        if self.state().is_none() {
-            return Err(Error::NoSchedExt {
-                release: self.release.clone(),
-            });
-        }
+        self.probe_sched_ext()?;
         self.probe_privileges()?;
         self.probe_idle()?;
         self.probe_isolation()?;
         let btf = self.btf()?;
         kfuncs::probe(&btf, &self.release, needs)?;
         self.probe_flags(&btf, needs)
+    }
+
+    fn probe_sched_ext(&self) -> Result<(), Error> {
+        let state = self.sysfs.join("kernel/sched_ext/state");
+        match fs::read(&state) {
+            Ok(_) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Err(Error::NoSchedExt {
+                release: self.release.clone(),
+            }),
+            Err(error) => Err(cannot_read(&state, error)),
+        }
     }
 
     fn probe_privileges(&self) -> Result<(), Error> {
@@ -177,11 +185,14 @@ impl Kernel {
             path: path.clone(),
             problem: problem.into(),
         };
-        if let Err(error) = fs::File::open(&path) {
-            let problem = error.kind().to_string();
-            return Err(no_btf(&problem));
-        }
-        Btf::from_path(&path).map_err(|_| no_btf("it is malformed"))
+        // libbpf tells a file that could not be read by the same error as a malformed one.
+        Btf::from_path(&path).or_else(|_| {
+            fs::read(&path).map_err(|error| match error.kind() {
+                ErrorKind::NotFound => no_btf("there is no such file"),
+                _ => cannot_read(&path, error),
+            })?;
+            Btf::from_path(&path).map_err(|_| no_btf("it is malformed"))
+        })
     }
 
     fn probe_flags(&self, btf: &Btf<'_>, needs: &Needs<'_>) -> Result<Abilities, Error> {
@@ -196,6 +207,14 @@ impl Kernel {
                 option: "--partial".into(),
             }),
         }
+    }
+}
+
+/// The error for a file of the kernel that is there and cannot be read.
+fn cannot_read(path: &Path, source: io::Error) -> Error {
+    Error::System {
+        action: format!("read {}", path.display()),
+        source,
     }
 }
 

@@ -53,7 +53,7 @@ impl Signals {
         match held {
             Ok(fd) => Ok(Signals(fd)),
             Err(error) => Err(Error::System {
-                action: "block signals",
+                action: "block signals".into(),
                 source: error.into(),
             }),
         }
@@ -114,7 +114,7 @@ pub fn wait(fds: &[BorrowedFd<'_>], timeout: Option<Duration>) -> Result<(), Err
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(error) => Err(Error::System {
-            action: "wait for events",
+            action: "wait for events".into(),
             source: error.into(),
         }),
     }

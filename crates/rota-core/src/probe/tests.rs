@@ -9,6 +9,7 @@ use libbpf_rs::libbpf_sys as sys;
 use tempfile::TempDir;
 
 use super::*;
+use crate::error::EXIT_EJECTED;
 
 /// Functions of sched_ext as a kernel may describe them.
 #[derive(Clone, Copy)]
@@ -274,6 +275,22 @@ fn an_unusable_btf_refused() {
         "{}",
         tree.refusal()
     );
+}
+
+#[test]
+fn what_cannot_be_read_is_not_called_missing() {
+    crate::loader::capture();
+    for file in ["sys/kernel/btf/vmlinux", "sys/kernel/sched_ext/state"] {
+        let tree = sound();
+        let path = tree.0.path().join(file);
+        fs::remove_file(&path).unwrap();
+        // Nobody can read a directory as a file, not even root.
+        fs::create_dir(&path).unwrap();
+        let error = tree.probe(false).unwrap_err();
+        let told = format!("cannot read {}: ", path.display());
+        assert!(error.to_string().starts_with(&told), "{error}");
+        assert_eq!(error.exit_code(), EXIT_EJECTED);
+    }
 }
 
 #[test]

@@ -25,6 +25,9 @@ const SOFT_LOCKUPS: usize = 1;
 /// to blame for it.
 const TEXT_CORRUPTED: &str = "Oops: int3";
 
+/// Lines of a crash that are told: the address, the kind of fault, and the place.
+const CRASH_LINES: usize = 3;
+
 /// Flags above these do not exist; where an oops shows one, the emulator mixed up its own state.
 const FLAGS_MAX: u32 = 0x3f_ffff;
 
@@ -67,6 +70,8 @@ impl Console {
 struct Scan {
     partial: Vec<u8>,
     last_line: String,
+    /// What a panic's own line does not tell: the fault, and where it was.
+    crash: Vec<String>,
     soft_lockups: usize,
     emulator_fault: bool,
     trouble: Option<Trouble>,
@@ -89,11 +94,14 @@ impl Scan {
         if !message.is_empty() {
             self.last_line.clone_from(&message);
         }
+        if self.belongs_to_crash(&message) {
+            self.crash.push(message.clone());
+        }
         if line.contains("BUG: soft lockup") {
             self.soft_lockups += 1;
         }
         let trouble = if line.contains("Kernel panic") {
-            Some(Trouble::Panic(message))
+            Some(Trouble::Panic(self.with_crash(message)))
         } else if line.contains("rcu:") && line.contains("stall") {
             Some(Trouble::RcuStall(message))
         } else if self.soft_lockups > SOFT_LOCKUPS {
@@ -102,6 +110,27 @@ impl Scan {
             None
         };
         self.trouble = self.trouble.take().or(trouble);
+    }
+
+    /// Whether this line is one of the few that tell what crashed.
+    fn belongs_to_crash(&self, message: &str) -> bool {
+        let fault = ["BUG: ", "BUG at ", "Oops: "]
+            .iter()
+            .any(|mark| message.contains(mark));
+        let place = ["RIP: 0010:", "pc : "]
+            .iter()
+            .any(|mark| message.starts_with(mark));
+        let begun = !self.crash.is_empty();
+        // A lockup that is put up with is another matter, and so is the place of a warning.
+        self.crash.len() < CRASH_LINES
+            && (fault && !message.contains("soft lockup") || place && begun)
+    }
+
+    fn with_crash(&self, message: String) -> String {
+        if self.crash.is_empty() {
+            return message;
+        }
+        format!("{message} ({})", self.crash.join("; "))
     }
 }
 
@@ -156,6 +185,26 @@ mod tests {
         assert!(matches!(scan(stall), Some(Trouble::RcuStall(_))));
         let stall = "[   30.1] rcu: INFO: rcu_sched detected expedited stalls on CPUs/tasks: {\n";
         assert!(matches!(scan(stall), Some(Trouble::RcuStall(_))));
+    }
+
+    #[test]
+    fn a_panic_tells_what_crashed_and_where() {
+        let log = "\
+[    3.1] watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [x:1]
+[    3.2] WARNING: CPU: 0 PID: 1 at kernel/sched/ext.c:1 f+0x1/0x2
+[    3.2] RIP: 0010:f+0x1/0x2
+[    4.1] BUG: unable to handle page fault for address: 0000000000001234
+[    4.1] Oops: Oops: 0002 [#1] SMP NOPTI
+[    4.1] CPU: 3 UID: 0 PID: 12 Comm: x Not tainted 7.3.4
+[    4.1] RIP: 0010:__schedule+0x1a/0x8f0
+[    4.1] RIP: 0033:0x7f0000001234
+[    4.2] RIP: 0010:__schedule+0x1a/0x8f0
+[    4.2] Kernel panic - not syncing: Fatal exception in interrupt
+";
+        let told = "Kernel panic - not syncing: Fatal exception in interrupt (BUG: unable to handle \
+                    page fault for address: 0000000000001234; Oops: Oops: 0002 [#1] SMP NOPTI; RIP: \
+                    0010:__schedule+0x1a/0x8f0)";
+        assert_eq!(scan(log), Some(Trouble::Panic(told.into())));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 #ifndef __ROTA_FAULT_BPF_H
 #define __ROTA_FAULT_BPF_H
 
-#include <rota/kfuncs.bpf.h>
+#include <rota/compat.bpf.h>
 
 #define FAULT_NAME_LEN	16
 
@@ -22,6 +22,7 @@ enum fault_kind {
 	FAULT_SLEEPY,	/* CPU 1 takes nothing out of queues, nor a task that wakes */
 	FAULT_UNFAIR,	/* charge all tasks as if they had weight 100 */
 	FAULT_STRAY,	/* answer select_cpu() with a CPU that the task may not use */
+	FAULT_REQUEUE,	/* send the tasks whose comm is `fault_name` to busy CPUs only */
 };
 
 /* How far behind, in nanoseconds of virtual time. */
@@ -63,9 +64,25 @@ static __always_inline bool fault_is_named(const struct task_struct *p)
 	return true;
 }
 
-/* True if the policy is to forget @p instead of queueing it. */
-static __always_inline bool fault_stalls(const struct task_struct *p)
+/*
+ * Put @p into the local queue of its CPU, for which that has to have time at once:
+ * while it has none the kernel has @p queued again, and so on. A kernel that knows no
+ * such request has @p lost.
+ */
+static __always_inline bool fault_requeue(struct task_struct *p)
 {
+	u64 immed = compat_enq_immed();
+
+	if (immed)
+		compat_dsq_insert(p, SCX_DSQ_LOCAL, 1000000, immed);
+	return true;
+}
+
+/* True if the policy is to forget @p instead of queueing it. */
+static __always_inline bool fault_stalls(struct task_struct *p)
+{
+	if (fault_kind == FAULT_REQUEUE && fault_is_named(p))
+		return fault_requeue(p);
 	if (fault_kind != FAULT_STALL || p->flags & PF_KTHREAD)
 		return false;
 	if (!fault_name[0]) {

@@ -157,7 +157,8 @@ pub fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 /// What `--fault` takes.
-const FAULTS: &str = "stall, stall:COMM, starve:COMM, error:OP, sleepy, unfair, stray, panic";
+const FAULTS: &str =
+    "stall, stall:COMM, starve:COMM, error:OP, requeue:COMM, sleepy, unfair, stray, panic";
 
 /// A deliberate fault, one of [`FAULTS`].
 fn fault(text: &str) -> Result<Fault, String> {
@@ -169,6 +170,7 @@ fn fault(text: &str) -> Result<Fault, String> {
         ("stall", name) => Ok(Fault::Stall(name.to_owned())),
         ("error", name) if !name.is_empty() => Ok(Fault::Error(name.to_owned())),
         ("starve", name) if !name.is_empty() => Ok(Fault::Starve(name.to_owned())),
+        ("requeue", name) if !name.is_empty() => Ok(Fault::Requeue(name.to_owned())),
         ("sleepy", "") => Ok(Fault::Sleepy),
         ("unfair", "") => Ok(Fault::Unfair),
         ("stray", "") => Ok(Fault::Stray),
@@ -467,6 +469,7 @@ pub(crate) mod tests {
     fn faults_are_read() {
         assert_eq!(fault("stall"), Ok(Fault::Stall(String::new())));
         assert_eq!(fault("stall:make"), Ok(Fault::Stall("make".into())));
+        assert_eq!(fault("requeue:make"), Ok(Fault::Requeue("make".into())));
         assert_eq!(fault("panic"), Ok(Fault::Panic));
         assert_eq!(fault("error:enqueue"), Ok(Fault::Error("enqueue".into())));
         assert!(fault("error:a_name_that_is_too_long").is_err());

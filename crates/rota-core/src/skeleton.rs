@@ -40,6 +40,9 @@ pub enum Fault {
     Unfair,
     /// A task that may not run everywhere is sent where it may not.
     Stray,
+    /// Tasks of this command name are sent to their CPU at once however busy that is, again and again;
+    /// on kernels before 7.1 they are lost.
+    Requeue(String),
     /// User space panics once the scheduler is attached; BPF knows nothing of it.
     Panic,
 }
@@ -58,13 +61,17 @@ impl Fault {
             Fault::Sleepy => 4,
             Fault::Unfair => 5,
             Fault::Stray => 6,
+            Fault::Requeue(_) => 7,
         }
     }
 
     /// `fault_name`: the callback or the command name.
     pub fn name(&self) -> &str {
         match self {
-            Fault::Error(name) | Fault::Stall(name) | Fault::Starve(name) => name,
+            Fault::Error(name)
+            | Fault::Stall(name)
+            | Fault::Starve(name)
+            | Fault::Requeue(name) => name,
             _ => "",
         }
     }

@@ -16,6 +16,7 @@ use crate::guest::{CaseResult, Failure, Guest, Load, STOP_LIMIT, describe, event
 
 const ERROR_BPF: (u32, &str) = (1025, "ERROR_BPF");
 const ERROR_STALL: (u32, &str) = (1026, "ERROR_STALL");
+const ERROR_REENQ: (u32, &str) = (1027, "ERROR_REENQ");
 
 /// The kernel's deadline for the stalls here, in milliseconds: a task that waits only because the
 /// host is busy should not be the one that is blamed.
@@ -59,6 +60,7 @@ pub const CASES: &[Case] = &[
     Case::new("panic_ejected", panic_ejected).one_machine(),
     Case::new("stall_of_named_task_ejected", stall_of_named_task_ejected),
     Case::new("stall_of_any_task_ejected", stall_of_any_task_ejected).one_machine(),
+    Case::new("endless_requeue_ejected", endless_requeue_ejected).one_machine(),
     Case::new("restart_on_error_ejected", restart_on_error_ejected).one_machine(),
     Case::new("sysrq_ejected", sysrq_ejected).one_machine(),
 ];
@@ -177,6 +179,42 @@ fn stall_of_any_task_ejected(guest: &mut Guest) -> CaseResult {
         "the workload reports: {}",
         report.errors.join("; ")
     );
+    Ok(exit["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// One task for a CPU that is never free.
+const REQUEUED: &str = r#"
+name = "requeued"
+
+[[group]]
+name = "victim"
+kind = "loop"
+run = "1ms"
+sleep = "5ms"
+affinity = "0"
+
+[[group]]
+name = "hogs"
+kind = "loop"
+count = "2/cpu"
+run = "10ms"
+"#;
+
+/// Goal: a policy that queues a task again and again, and never runs it, is ejected.
+/// Method: a fault knob sends a task to a busy CPU, which has to take it at once or give it back. From
+/// 7.1 on the kernel counts how often that is in vain; an older one knows no such request, and its
+/// watchdog finds the task.
+fn endless_requeue_ejected(guest: &mut Guest) -> CaseResult {
+    let load = guest.start_load(REQUEUED, WHILE_NEEDED)?;
+    load.await_tasks()?;
+    let args = ["--fault", "requeue:victim", "--timeout-ms", STALL_MS];
+    let end = guest.run_sched(&args, END_LIMIT)?;
+    let kind = match scx::kernel_knows("SCX_ENQ_IMMED")? {
+        true => ERROR_REENQ,
+        false => ERROR_STALL,
+    };
+    let exit = check_ejected(guest, &end, kind, "victim[")?;
+    check_survived(&load.stop()?)?;
     Ok(exit["message"].as_str().unwrap_or_default().to_owned())
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -38,6 +39,15 @@ pub fn snapshot() -> SchedState {
         nr_rejected: number("nr_rejected"),
         switch_all: text("switch_all") == "1",
     }
+}
+
+/// Whether the kernel's BTF has the type, constant or function `name`.
+pub fn kernel_knows(name: &str) -> io::Result<bool> {
+    let btf = fs::read("/sys/kernel/btf/vmlinux")?;
+    let string = format!("\0{name}\0");
+    Ok(btf
+        .windows(string.len())
+        .any(|part| part == string.as_bytes()))
 }
 
 /// The kernel's event counters; empty on kernels without them, and without a scheduler.

@@ -2,6 +2,7 @@
 //! Where tasks run, and how long they wait.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::thread;
 use std::time::Duration;
 
@@ -10,15 +11,25 @@ use rota_load::report::{GroupReport, Report};
 
 use super::Case;
 use super::common::WHILE_NEEDED;
-use super::session::{load, range, scheduled};
+use super::session::{group, load, range, scheduled};
 use super::shares::{hogs, loops};
 use crate::bounds;
 use crate::check;
-use crate::guest::{CaseResult, Failure, Guest, Idleness, Task, Trace, llc_cpus, tasks_of};
+use crate::guest::{
+    CaseResult, Failure, Guest, Idleness, Task, Trace, callbacks, llc_cpus, tasks_of,
+};
 
 pub const CASES: &[Case] = &[
     Case::new("busy_machine", busy_machine).counted(),
     Case::new("pinned_stay", pinned_stay).counted(),
+    Case::new("pinned_crowd", |guest| pinned_crowd(guest, 1_500))
+        .counted()
+        .one_kernel()
+        .one_machine(),
+    Case::new("pinned_crowd_of_10000", |guest| pinned_crowd(guest, 10_000))
+        .counted()
+        .only_full()
+        .one_machine(),
     Case::new("chains_end", chains_end).counted().min_cpus(3),
     Case::new("no_idle_cpu_beside_work", no_idle_cpu_beside_work)
         .counted()
@@ -158,6 +169,49 @@ fn pinned_stay(guest: &mut Guest) -> CaseResult {
             least.min(least_free) > average / 2.0,
             "a hog has too little: {figures}"
         );
+        Ok(figures)
+    })
+}
+
+/// Goal: however many tasks wait for a CPU that is the only one they may use, the others neither look at
+/// them nor wait for them.
+/// Method: on each CPU two hogs that may not leave it, and sleepers that may; then beside a crowd of hogs
+/// on the first CPU. Who puts them all in one queue has it searched from end to end, under its lock, for
+/// one that may run elsewhere. The sleepers' wake-ups and a dispatch take no longer than twice as long.
+fn pinned_crowd(guest: &mut Guest, crowd: usize) -> CaseResult {
+    // By the guest's memory it would be half as many.
+    fs::write("/proc/sys/kernel/threads-max", "20000")?;
+    let workload = hogs(&[
+        (
+            "sleeper",
+            "count = 4\nrun = \"1ms\"\nsleep = \"9ms\"\njitter = 30",
+        ),
+        (
+            "pinned",
+            "count = \"2/cpu\"\naffinity = \"one-each\"\nrun = \"1ms\"",
+        ),
+    ]);
+    let crowd = format!("count = {crowd}\naffinity = \"0\"\nrun = \"1ms\"");
+    let crowded = workload.clone() + &loops("crowd", &crowd);
+    scheduled(guest, &SLICE, |sched| {
+        let mut told = Vec::new();
+        for workload in [workload, crowded] {
+            let load = || load(guest, &workload, Duration::from_secs(2));
+            let (report, runs) = callbacks(sched.program().pid(), load)?;
+            let waited = group(&report, "sleeper")?.wakeup_us;
+            let waited = waited.ok_or("the sleepers never woke")?;
+            let dispatch = runs.get("dispatch").ok_or("dispatch was not called")?;
+            told.push([waited.p50, waited.p99, dispatch.each() / 1e3]);
+        }
+        let pair = |nth: usize| format!("{:.0} and {:.0}", told[0][nth], told[1][nth]);
+        let figures = format!(
+            "wake-ups take {} (p50), {} us (p99), a dispatch {} us",
+            pair(0),
+            pair(1),
+            pair(2)
+        );
+        let longer = (0..3).any(|nth| told[1][nth] > 2.0 * told[0][nth]);
+        check!(!longer, "more than twice as long: {figures}");
         Ok(figures)
     })
 }

@@ -6,12 +6,12 @@
 //! policies treat pinned tasks in another way.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::callbacks::{Runs, callbacks};
 use super::load::Load;
 use super::program::Progress;
 use super::sched::{self, Sched};
@@ -29,7 +29,6 @@ const MESSAGING: Duration = Duration::from_millis(2000);
 const CALLS: Duration = Duration::from_millis(400);
 /// A program that is called less often has no mean worth comparing.
 const CALLS_MIN: u64 = 100;
-const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// How often all is measured. The least counts, as where the kernel's hash tables happen to put
 /// things can only make a figure larger; of messaging, which scatters to both sides, the mean.
@@ -68,7 +67,7 @@ fn under(name: &str) -> Result<Result<Costs, Progress>, String> {
     }
     let attach_ms = Some(milliseconds(begin));
     let (pipe, messaging) = operations()?;
-    let runs = callbacks(sched.program().pid())?;
+    let runs = calls(sched.program().pid())?;
     let begin = Instant::now();
     sched
         .stop(Signal::SIGTERM, STOP_LIMIT)
@@ -139,78 +138,16 @@ fn per_operation(workload: &str, length: Duration) -> Result<f64, String> {
     Ok(report.seconds * 1e9 / operations as f64)
 }
 
-/// The calls of each BPF program of the process `pid` while both workloads run, whose ns are
-/// instructions.
-fn callbacks(pid: Pid) -> Result<BTreeMap<String, Runs>, String> {
-    let switch = |on| fs::write(BPF_STATS, on).map_err(|error| format!("{BPF_STATS}: {error}"));
-    let symbols = fs::read_to_string("/proc/kallsyms");
-    let symbols = symbols.map_err(|error| format!("/proc/kallsyms: {error}"))?;
-    switch("1")?;
-    let before = programs(pid)?;
-    for workload in ["pipe", "messaging"] {
-        per_operation(workload, CALLS)?;
-    }
-    let after = programs(pid)?;
-    switch("0")?;
-    let mut found = BTreeMap::new();
-    for (tag, after) in after {
-        let before = before.get(&tag).copied().unwrap_or_default();
-        let runs = Runs {
-            calls: after.calls - before.calls,
-            ns: after.ns - before.ns,
-        };
-        if runs.calls < CALLS_MIN {
-            continue;
-        }
-        let name = callback(&symbols, &tag).ok_or_else(|| format!("BPF program {tag} is lost"))?;
-        found.insert(name, runs);
-    }
+/// The calls of each callback while both workloads run.
+fn calls(pid: Pid) -> Result<BTreeMap<String, Runs>, String> {
+    let work = || {
+        ["pipe", "messaging"]
+            .into_iter()
+            .try_for_each(|workload| per_operation(workload, CALLS).map(drop))
+    };
+    let ((), mut found) = callbacks(pid, work)?;
+    found.retain(|_, runs| runs.calls >= CALLS_MIN);
     Ok(found)
-}
-
-/// How often a BPF program was called, and how long it ran in all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Runs {
-    calls: u64,
-    ns: u64,
-}
-
-impl Runs {
-    /// The mean of a call.
-    fn each(self) -> f64 {
-        self.ns as f64 / self.calls as f64
-    }
-}
-
-/// The BPF programs that the process `pid` holds, by tag.
-fn programs(pid: Pid) -> Result<BTreeMap<String, Runs>, String> {
-    let dir = format!("/proc/{pid}/fdinfo");
-    let files = fs::read_dir(&dir).map_err(|error| format!("{dir}: {error}"))?;
-    let texts = files
-        .flatten()
-        .filter_map(|file| fs::read_to_string(file.path()).ok());
-    Ok(texts.filter_map(|text| program(&text)).collect())
-}
-
-fn program(fdinfo: &str) -> Option<(String, Runs)> {
-    let field = |name: &str| {
-        let mut lines = fdinfo.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
-    };
-    let runs = Runs {
-        calls: field("run_cnt")?.parse().ok()?,
-        ns: field("run_time_ns")?.parse().ok()?,
-    };
-    Some((field("prog_tag")?.to_owned(), runs))
-}
-
-/// The name of the program with this tag, without the policy's: `enqueue` for `vtime_enqueue`. The
-/// kernel lists its code as `bpf_prog_<tag>_vtime_enqueue`.
-fn callback(symbols: &str, tag: &str) -> Option<String> {
-    let prefix = format!("bpf_prog_{tag}_");
-    let mut words = symbols.split_whitespace();
-    let name = words.find_map(|word| word.strip_prefix(&prefix))?;
-    Some(name.split_once('_').map_or(name, |(_, op)| op).to_owned())
 }
 
 #[cfg(test)]
@@ -229,21 +166,5 @@ mod tests {
         };
         let rounds = vec![costs(1.0, 5.0, 9.0, 2.0), costs(2.0, 4.0, 7.0, 3.0)];
         assert_eq!(summed_up(rounds), costs(1.0, 4.5, 7.0, 2.0));
-    }
-
-    #[test]
-    fn programs_are_told_from_other_files() {
-        let text = "pos:\t0\nprog_type:\t27\nprog_tag:\tbd23\nrun_time_ns:\t900\nrun_cnt:\t3\n";
-        let runs = Runs { calls: 3, ns: 900 };
-        assert_eq!(program(text), Some(("bd23".to_owned(), runs)));
-        assert_eq!(program("pos:\t0\nmap_type:\t2\n"), None);
-    }
-
-    #[test]
-    fn a_tag_leads_to_the_name_of_the_callback() {
-        let symbols = "ffffffffc0 t bpf_prog_bd23_vtime_update_idle\t[bpf]\n\
-                       ffffffffc1 t bpf_prog_0c1d_vtime_enqueue\t[bpf]\n";
-        assert_eq!(callback(symbols, "bd23").as_deref(), Some("update_idle"));
-        assert_eq!(callback(symbols, "ffff"), None);
     }
 }

@@ -6,6 +6,7 @@
 //! does the job. It runs in a real-time class that its children do not inherit, so it stays
 //! responsive whatever the scheduler under test does, and takes no part in the measurements.
 
+mod callbacks;
 mod case;
 mod cgroup;
 mod compare;
@@ -30,6 +31,7 @@ mod worker;
 
 use std::process::ExitCode;
 
+pub use callbacks::callbacks;
 pub use case::{CaseResult, Failure, Guest, STOP_LIMIT, describe, number};
 pub use cgroup::Cgroup;
 pub use fuzz::act_out;

@@ -159,6 +159,7 @@ impl Settings {
             case.applies(kind(&cell.kernel), &cell.sched)
                 && (full || !case.only_full)
                 && here(case)
+                && case.kernel.is_none_or(|name| name == kernel)
                 && (!self.sparse || self.has_turn(cell, case))
         };
         cases::all().filter(belongs).collect()
@@ -181,7 +182,7 @@ impl Settings {
         let Some(machine) = machines.iter().position(|name| *name == topology) else {
             return true;
         };
-        if !case.scheds.is_empty() {
+        if !case.scheds.is_empty() || case.kernel.is_some() {
             return true;
         }
         let sched = self.scheds.iter().position(|name| *name == cell.sched);

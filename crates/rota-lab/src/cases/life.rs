@@ -14,7 +14,7 @@ use super::common::{
 };
 use super::control::SOCKET;
 use crate::check;
-use crate::guest::{CaseResult, Cgroup, Guest, Progress, STOP_LIMIT, describe, events, last, scx};
+use crate::guest::{CaseResult, Guest, STOP_LIMIT, describe, events, last, scx};
 
 pub const CASES: &[Case] = &[
     Case::new("attach_detach", attach_detach),
@@ -24,7 +24,6 @@ pub const CASES: &[Case] = &[
     Case::new("sigterm_while_starting", sigterm_while_starting).one_machine(),
     Case::new("sigkill", sigkill),
     Case::new("sigkill_in_parallel", sigkill).parallel(),
-    Case::new("out_of_memory", out_of_memory).one_machine(),
     Case::new("second_scheduler_refused", second_scheduler_refused).one_machine(),
     Case::new("start_on_full_machine", start_on_full_machine)
         .limit_s(180)
@@ -118,40 +117,6 @@ fn sigterm_while_starting(guest: &mut Guest) -> CaseResult {
     guest.stop(&sched)?;
     check!(early, "it had started before the signal came");
     Ok(String::new())
-}
-
-/// Goal: a scheduler that the kernel kills for want of memory leaves nothing to clean up, and one
-/// that has what it needs does not come into that danger.
-/// Method: a start in a cgroup with a limit on memory, of which it is told what it took; then the
-/// limit is lowered below that, under load. The next one starts.
-fn out_of_memory(guest: &mut Guest) -> CaseResult {
-    const ENOUGH: u64 = 32 << 20;
-    const KILLED: i32 = 128 + 9;
-    let cgroup = Cgroup::create("small", &["memory"])?;
-    cgroup.set("memory.max", &ENOUGH.to_string())?;
-    let load = guest.start_load(BUSY, WHILE_NEEDED)?;
-    let sched = cgroup.start(guest.sched_name(), &["--json"])?;
-    let started = |progress: &Progress| last(progress, "started").map(drop);
-    if sched.wait_for(END_LIMIT, started).is_none() {
-        return Err(describe(
-            guest.sched_name(),
-            "did not start",
-            &sched.progress(),
-        ));
-    }
-    guest.wait_state("enabled")?;
-    let peak: u64 = cgroup.get("memory.peak")?.parse().unwrap_or_default();
-    cgroup.set("memory.max", "4096")?;
-    let end = sched.wait(STOP_LIMIT).ok_or("it lives on without memory")?;
-    check!(end.code == Some(KILLED), "exit code {:?}", end.code);
-    guest.wait_state("disabled")?;
-    let next = guest.start(&[])?;
-    guest.stop(&next)?;
-    check_survived(&load.stop()?)?;
-    Ok(format!(
-        "{:.1} MiB at most",
-        peak as f64 / f64::from(1 << 20)
-    ))
 }
 
 /// Goal: a scheduler that is killed leaves nothing to clean up: the kernel takes over by itself,

@@ -10,6 +10,7 @@ mod counters;
 mod eject;
 mod hotplug;
 mod life;
+mod memory;
 mod nest;
 mod placement;
 mod refuse;
@@ -73,6 +74,8 @@ pub struct Case {
     pub only_full: bool,
     /// The machine of the matrix that is enough for it.
     pub machine: Option<&'static str>,
+    /// The kernel that is enough for it, or has what it needs.
+    pub kernel: Option<&'static str>,
     /// It asks the policy's arithmetic more than the kernel, so a sparse matrix has it on its newest
     /// kernel only.
     pub one_kernel: bool,
@@ -95,6 +98,7 @@ impl Case {
             limit_s: LIMIT_S,
             only_full: false,
             machine: None,
+            kernel: None,
             one_kernel: false,
         }
     }
@@ -176,6 +180,12 @@ impl Case {
         self
     }
 
+    /// On the kernel of this name only.
+    pub const fn only_kernel(mut self, name: &'static str) -> Self {
+        self.kernel = Some(name);
+        self
+    }
+
     /// About the policy more than about the kernel: a sparse matrix has it on its newest only.
     pub const fn one_kernel(mut self) -> Self {
         self.one_kernel = true;
@@ -205,6 +215,7 @@ impl Case {
 /// All cases, in the order in which they run.
 pub const ALL: &[&[Case]] = &[
     life::CASES,
+    memory::CASES,
     control::CASES,
     refuse::CASES,
     eject::CASES,

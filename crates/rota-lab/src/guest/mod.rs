@@ -36,6 +36,7 @@ pub use case::{CaseResult, Failure, Guest, STOP_LIMIT, describe, number};
 pub use cgroup::Cgroup;
 pub use fuzz::act_out;
 pub use kmsg::{Kmsg, trouble};
+pub use leftovers::Leftovers;
 pub use load::Load;
 pub use machine::{list, llc_cpus, machine};
 pub use port::Port;

@@ -124,6 +124,14 @@ fn cells_of(name: &str, full: bool) -> Vec<Cell> {
 }
 
 #[test]
+fn what_one_kernel_alone_has_runs_there_with_each_scheduler() {
+    let here = SCHEDS.map(|sched| format!("6.12/{ONE_MACHINE}/{sched}"));
+    let name = "memory_fails_while_starting";
+    assert_eq!(names(&cells_of(name, true)), here);
+    assert!(cells_of(name, false).is_empty());
+}
+
+#[test]
 fn a_sparse_matrix_has_each_two_of_kernel_machine_and_scheduler_together() {
     // One for each clock, and one that is the same on all machines.
     for name in ["attach_detach", "busy_machine", "bad_usage_refused"] {

@@ -269,8 +269,8 @@ pub struct BootRecord {
     pub boot_s: f64,
     /// Seconds in all.
     pub seconds: f64,
-    /// Attempts before this one that broke for a reason that no scheduler can cause.
-    pub retries: u32,
+    /// Why the attempts before this one broke, each for a reason that no scheduler can cause.
+    pub retries: Vec<String>,
     /// The kernel's log.
     pub console: PathBuf,
 }
@@ -435,7 +435,7 @@ fn boot_record(append: &str, outcome: &Outcome) -> BootRecord {
         accel: outcome.accel.name().to_owned(),
         boot_s: outcome.boot.unwrap_or_default().as_secs_f64(),
         seconds: outcome.elapsed.as_secs_f64(),
-        retries: outcome.retries,
+        retries: outcome.retries.clone(),
         console: outcome.console.clone(),
     }
 }

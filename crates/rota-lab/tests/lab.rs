@@ -228,7 +228,7 @@ fn print_table(records: &[&CellRecord]) {
         let boots = &record.boots;
         let boot = boots.first().map_or(0.0, |boot| boot.boot_s);
         let total: f64 = boots.iter().map(|boot| boot.seconds).sum();
-        let retries: u32 = boots.iter().map(|boot| boot.retries).sum();
+        let retries: usize = boots.iter().map(|boot| boot.retries.len()).sum();
         let count = |outcome| record.count(outcome).to_string();
         table.add_row([
             record.release.clone(),
@@ -245,6 +245,14 @@ fn print_table(records: &[&CellRecord]) {
     say("");
     for line in table.lines() {
         say(line.trim_end());
+    }
+    for record in records {
+        for reason in record.boots.iter().flat_map(|boot| &boot.retries) {
+            let (kernel, machine, sched) = (&record.kernel, &record.topology, &record.sched);
+            say(&format!(
+                "{kernel}/{machine}/{sched}: started again after {reason}"
+            ));
+        }
     }
     let mut accels = BTreeMap::<&str, usize>::new();
     for record in records {

@@ -277,7 +277,7 @@ fn outcome(verdict: Verdict) -> Outcome {
         verdict,
         boot: Some(Duration::from_secs(5)),
         elapsed: Duration::from_secs(9),
-        retries: 0,
+        retries: Vec::new(),
         accel: Accel::Tcg,
         console: "/r/console.log".into(),
     }

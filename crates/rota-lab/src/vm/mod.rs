@@ -32,6 +32,11 @@ use console::{Console, Trouble};
 
 /// The kernel's log, in the directory of the run.
 const CONSOLE: &str = "console.log";
+
+/// Attempts after the first. A guest whose CPUs run at once meets a fault of the emulator in one boot of
+/// ten on a busy host, so two in a row are nothing rare.
+pub const RETRIES: usize = 3;
+
 /// How often the console and the limits are looked at.
 const POLL: Duration = Duration::from_millis(50);
 /// What a dying kernel gets to finish its message.
@@ -131,8 +136,8 @@ pub struct Outcome {
     pub boot: Option<Duration>,
     /// From start to end, of the last attempt.
     pub elapsed: Duration,
-    /// Attempts before this one that broke for a reason that no scheduler can cause.
-    pub retries: u32,
+    /// Why the attempts before this one broke, each for a reason that no scheduler can cause.
+    pub retries: Vec<String>,
     /// What executed the guest.
     pub accel: Accel,
     /// The kernel's log.
@@ -165,7 +170,8 @@ impl<'a> Vm<'a> {
     /// Boots the guest and stays until it has ended; `on_event` gets every event.
     ///
     /// A guest that breaks for a reason that is not the scheduler's (a known fault of the emulator,
-    /// or a panic before user space) is started once more, after [`Event::Retrying`].
+    /// or a panic before user space) is started again, [`RETRIES`] times at most, after
+    /// [`Event::Retrying`].
     pub fn run(mut self, on_event: &mut dyn FnMut(&Event)) -> Result<Outcome> {
         interrupt::watch();
         let initramfs = self.dir.join("initramfs");
@@ -184,16 +190,21 @@ impl<'a> Vm<'a> {
     }
 
     fn attempts(&mut self, files: &Files, on_event: &mut dyn FnMut(&Event)) -> Result<Outcome> {
-        let reason = match self.attempt(files, on_event, 0)? {
-            Attempt::Done(outcome) => return Ok(outcome),
-            Attempt::Innocent(reason) => reason,
-        };
-        let first = self.dir.join(CONSOLE);
-        fs::rename(&first, self.dir.join("console.retried.log")).at("renaming", &first)?;
-        on_event(&Event::Retrying { reason });
-        match self.attempt(files, on_event, 1)? {
-            Attempt::Done(outcome) => Ok(outcome),
-            Attempt::Innocent(_) => unreachable!("only a first attempt is forgiven"),
+        let mut retries = Vec::new();
+        loop {
+            let reason = match self.attempt(files, on_event, &retries)? {
+                Attempt::Done(outcome) => return Ok(outcome),
+                Attempt::Innocent(reason) => reason,
+            };
+            let console = self.dir.join(CONSOLE);
+            let kept = self
+                .dir
+                .join(format!("console.retried-{}.log", retries.len() + 1));
+            fs::rename(&console, kept).at("renaming", &console)?;
+            on_event(&Event::Retrying {
+                reason: reason.clone(),
+            });
+            retries.push(reason);
         }
     }
 
@@ -201,7 +212,7 @@ impl<'a> Vm<'a> {
         &mut self,
         files: &Files,
         on_event: &mut dyn FnMut(&Event),
-        retries: u32,
+        retries: &[String],
     ) -> Result<Attempt> {
         let console_path = self.dir.join(CONSOLE);
         fs::write(&console_path, "").at("creating", &console_path)?;
@@ -242,7 +253,7 @@ impl<'a> Vm<'a> {
                 });
             }
         }
-        if retries == 0
+        if retries.len() < RETRIES
             && let Some(reason) = watch.innocent(&verdict)
         {
             return Ok(Attempt::Innocent(reason));
@@ -251,7 +262,7 @@ impl<'a> Vm<'a> {
             verdict,
             boot: watch.boot,
             elapsed: started.elapsed(),
-            retries,
+            retries: retries.to_vec(),
             accel,
             console: console_path,
         }))
@@ -362,7 +373,9 @@ impl Watch {
             Verdict::Panic(line) if self.console.emulator_fault() => Some(format!(
                 "a fault of the emulator (Oops: int3, or flags that do not exist): {line}"
             )),
-            Verdict::Panic(line) if self.boot.is_none() => Some(format!("while booting: {line}")),
+            Verdict::Panic(line) if self.boot.is_none() => {
+                Some(format!("a panic while booting: {line}"))
+            }
             _ => None,
         }
     }

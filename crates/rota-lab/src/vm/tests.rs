@@ -98,7 +98,7 @@ fn a_panic_while_booting_is_no_schedulers_doing() {
     assert!(
         watch
             .innocent(&verdict)
-            .is_some_and(|reason| reason.starts_with("while booting"))
+            .is_some_and(|reason| reason.starts_with("a panic while booting"))
     );
 }
 

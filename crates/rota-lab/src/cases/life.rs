@@ -13,8 +13,9 @@ use super::common::{
     spawn_until_opened,
 };
 use super::control::SOCKET;
+use super::session::{load, scheduled};
 use crate::check;
-use crate::guest::{CaseResult, Guest, STOP_LIMIT, describe, events, last, scx};
+use crate::guest::{CaseResult, Footprint, Guest, STOP_LIMIT, describe, events, last, scx};
 
 pub const CASES: &[Case] = &[
     Case::new("attach_detach", attach_detach),
@@ -28,6 +29,12 @@ pub const CASES: &[Case] = &[
     Case::new("start_on_full_machine", start_on_full_machine)
         .limit_s(180)
         .only_full(),
+    Case::new("a_day", a_day)
+        .counted()
+        .only_full()
+        .one_machine()
+        .only_kernel("7.3")
+        .limit_s(2 * 86_400),
     Case::new("reload_loop", |guest| reload_loop(guest, 3)).one_machine(),
     Case::new("reload_loop_in_parallel", |guest| reload_loop(guest, 3)).parallel(),
     Case::new("reload_loop_long", |guest| reload_loop(guest, 20))
@@ -185,6 +192,40 @@ fn start_on_full_machine(guest: &mut Guest) -> CaseResult {
     check_survived(&load.stop()?)?;
     Ok(format!("{:.1} s", took.as_secs_f64()))
 }
+
+/// Goal: a scheduler is after a day what it was at its start.
+/// Method: 24 hours, of which every tenth minute begins with half a second of a mixed load: to be idle
+/// costs an emulated guest nothing. No error counter moves, and neither the process nor what the kernel
+/// keeps for it grows.
+fn a_day(guest: &mut Guest) -> CaseResult {
+    const HOURS: u32 = 24;
+    const EACH: Duration = Duration::from_secs(600);
+    let rounds = HOURS * 3600 / EACH.as_secs() as u32;
+    scheduled(guest, &[], |sched| {
+        let footprint = || {
+            let now = Footprint::of(sched.program().pid());
+            now.ok_or("the scheduler's process is gone")
+        };
+        let begin = Instant::now();
+        let mut first = None;
+        for round in 1..=rounds {
+            load(guest, "mixed", Duration::from_millis(500))?;
+            thread::sleep((begin + round * EACH).saturating_duration_since(Instant::now()));
+            let now = footprint()?;
+            let first = first.get_or_insert(now);
+            check!(
+                now.rss_kib <= first.rss_kib + GROWTH_KIB
+                    && (now.files, now.locked) == (first.files, first.locked),
+                "after {round} rounds it has {now}, after the first {first}"
+            );
+        }
+        let hours = begin.elapsed().as_secs_f64() / 3600.0;
+        Ok(format!("{hours:.1} hours; {}", footprint()?))
+    })
+}
+
+/// What its allocator may take back and forth, in KiB.
+const GROWTH_KIB: u64 = 256;
 
 /// Goal: coming and going leaves nothing behind in the kernel, under load too.
 /// Method: start and stop over and over; the kernel counts as many enables, and rejects no task.

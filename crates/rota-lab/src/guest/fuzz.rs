@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::{Pid, gettid};
 
+use super::footprint::rss_kib;
 use super::leftovers::Leftovers;
 use super::{
     Failure, Guest, History, Idleness, Load, Port, STOP_LIMIT, Sched, Task, Trace, confine,
@@ -357,11 +358,4 @@ fn pick(load: Pid, index: usize) -> Option<Task> {
     tasks.sort_by_key(|task| task.pid);
     let index = index.checked_rem(tasks.len())?;
     Some(tasks.swap_remove(index))
-}
-
-/// The memory that a process has in use, in KiB.
-fn rss_kib(pid: Pid) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
 }

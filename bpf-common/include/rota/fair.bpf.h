@@ -242,8 +242,10 @@ static __always_inline bool fair_next(struct fair_cpu *fc, s32 cpu, u64 dsq, boo
 	bool found = (head->pinned && dsq_move_to_local(DSQ_CPU | cpu)) ||
 		     dsq_move_to_local(dsq) || (pinned && dsq_move_to_local(DSQ_CPU | cpu));
 
-	if (found)
+	if (found) {
 		fc->turn = turn;
+		fc->passed_over = false;
+	}
 	return found;
 }
 

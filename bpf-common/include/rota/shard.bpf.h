@@ -50,9 +50,10 @@ struct shard_state {
 struct shard_state shard_states[MAX_SHARDS];
 
 /*
- * Shards that need help, a bit each: many tasks wait there, or some for long.
+ * Shards that needed help, a bit each: many tasks waited there, or some for long.
  * Set by the shard, cleared by who came to help, in vain or not: what goes on
- * within a shard alone does not write to a line of the whole machine.
+ * within a shard alone does not write to a line of the whole machine. So a crowd
+ * may be gone when a CPU comes; it takes who waits for long then, or nobody.
  */
 u64 shards_waiting[SHARD_WORDS] __attribute__((aligned(64)));
 
@@ -361,7 +362,7 @@ static __always_inline bool shard_steal(u32 own, s32 cpu, u32 pct)
 		if (victim < 0)
 			return false;
 		shard_unmark(victim);
-		if (shard_take(victim, own, cpu, true))
+		if (shard_take(victim, own, cpu, shard_crowded(victim, pct)))
 			return true;
 		tried[(u32)victim / 64 & (SHARD_WORDS - 1)] |= 1ULL << (victim & 63);
 	}

@@ -18,7 +18,8 @@ pub const CASES: &[Case] = &[
     Case::new("out_of_memory", out_of_memory).one_machine(),
     Case::new("memory_fails_while_starting", memory_fails_while_starting)
         .only_kernel("6.12")
-        .one_machine(),
+        .one_machine()
+        .limit_s(300),
 ];
 
 /// Goal: a scheduler that the kernel kills for want of memory leaves nothing to clean up, and one

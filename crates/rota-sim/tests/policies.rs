@@ -236,29 +236,55 @@ affinity = "1,3"
 policy = "fifo"
 "#;
 
+/// scx_llc for a machine of two LLCs with so many CPUs each.
+fn two_llcs(cpus: u64, kernel: &Btf) -> Object {
+    let mut object = load("llc", kernel);
+    let mut set = |path: &str, value: u64| object.set_number(path, value).unwrap();
+    for llc in [0, 1] {
+        set(&format!("topology_llcs[{llc}].nr_cpus"), cpus);
+        set(&format!("shards[{llc}].llc"), llc);
+        set(&format!("shards[{llc}].nr_cpus"), cpus);
+        set(&format!("shards[{llc}].peers[1][0]"), 1 << (1 - llc));
+        set(&format!("llc_shards[{llc}].first"), llc);
+        set(&format!("llc_shards[{llc}].nr"), 1);
+        for cpu in cpus * llc..cpus * (llc + 1) {
+            set(&format!("topology_cpus[{cpu}].core"), cpu);
+            set(&format!("topology_cpus[{cpu}].capacity"), 1024);
+            set(&format!("topology_cpus[{cpu}].llc"), llc);
+            set(&format!("cpu_shards[{cpu}]"), llc);
+        }
+    }
+    set("nr_cpu_ids", 2 * cpus);
+    set("nr_llcs", 2);
+    set("nr_shards", 2);
+    set("slice_ns", 5_000_000);
+    object
+}
+
+/// How often tasks other than those of the group `confined` change their LLC in a run.
+fn llc_moves(
+    object: &Object,
+    kernel: &Btf,
+    workload: &Workload,
+    setup: &Setup,
+    confined: &str,
+) -> u64 {
+    let simulation = Simulation::run(object, kernel, workload, setup).unwrap();
+    assert_eq!(simulation.sim.exit(), None);
+    let tasks = simulation.sim.tasks();
+    let others = tasks.iter().filter(|task| task.comm != confined);
+    others
+        .map(|task| task.stats.moves[2..].iter().sum::<u64>())
+        .sum()
+}
+
 /// While a CPU of a full LLC is lent to a visitor its task moves to the other CPU, whose own task is
 /// about to wait then: the first one must not take for that a task of another LLC beside it.
 #[test]
 fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
     let kernel = btf::kernel("7.3").unwrap();
     let workload = Workload::parse("visits", VISITS).unwrap();
-    let mut object = load("llc", &kernel);
-    let mut set = |path: &str, value: u64| object.set_number(path, value).unwrap();
-    for llc in [0, 1] {
-        set(&format!("topology_llcs[{llc}].nr_cpus"), 2);
-        set(&format!("shards[{llc}].llc"), llc);
-        set(&format!("shards[{llc}].nr_cpus"), 2);
-        set(&format!("shards[{llc}].peers[1][0]"), 1 << (1 - llc));
-        set(&format!("llc_shards[{llc}].first"), llc);
-        set(&format!("llc_shards[{llc}].nr"), 1);
-        for cpu in [2 * llc, 2 * llc + 1] {
-            set(&format!("topology_cpus[{cpu}].llc"), llc);
-            set(&format!("cpu_shards[{cpu}]"), llc);
-        }
-    }
-    set("nr_llcs", 2);
-    set("nr_shards", 2);
-    set("slice_ns", 5_000_000);
+    let object = two_llcs(2, &kernel);
     let cuts = 1..=8;
     let runs = cuts.clone().count() as u64;
     let mut moves = 0;
@@ -267,17 +293,60 @@ fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
             pieces: Pieces::Insns(insns),
             ..Setup::new("2x2x1".parse().unwrap())
         };
-        let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
-        assert_eq!(simulation.sim.exit(), None);
-        let tasks = simulation.sim.tasks();
-        let others = tasks.iter().filter(|task| task.comm != "visitor");
-        moves += others
-            .map(|task| task.stats.moves[2..].iter().sum::<u64>())
-            .sum::<u64>();
+        moves += llc_moves(&object, &kernel, &workload, &setup, "visitor");
     }
     // A mark tells of one CPU of an LLC: two that switch at once may still be overlooked. There is one
     // move a run for that reason, and 17 where nobody marks.
     assert!(moves < 3 * runs, "{moves} moves between the LLCs");
+}
+
+const CROWDS: &str = r#"
+name = "crowds"
+warmup = "100ms"
+duration = "1s"
+[[group]]
+name = "crowd"
+kind = "loop"
+count = 8
+run = "100us"
+sleep = "3ms"
+affinity = "0-3"
+[[group]]
+name = "free"
+kind = "loop"
+count = 8
+run = "400us"
+sleep = "300us"
+jitter = 50
+[[group]]
+name = "other"
+kind = "loop"
+count = 8
+run = "300us"
+sleep = "300us"
+jitter = 50
+affinity = "4-7"
+"#;
+
+/// Crowds come and go in an LLC, too quickly for others to help: who comes late leaves those be that
+/// wait there still, and have their turn in a moment.
+#[test]
+fn a_crowd_that_is_gone_has_nobody_taken_away() {
+    let kernel = btf::kernel("7.3").unwrap();
+    let workload = Workload::parse("crowds", CROWDS).unwrap();
+    let object = two_llcs(4, &kernel);
+    let seeds = 1..=3;
+    let runs = seeds.clone().count() as u64;
+    let mut moves = 0;
+    for seed in seeds {
+        let setup = Setup {
+            seed,
+            ..Setup::new("2x4x1".parse().unwrap())
+        };
+        moves += llc_moves(&object, &kernel, &workload, &setup, "crowd");
+    }
+    // Those that wait while the crowd is there are taken, 112 a run; with the others it is 265.
+    assert!(moves < 180 * runs, "{moves} moves between the LLCs");
 }
 
 #[test]

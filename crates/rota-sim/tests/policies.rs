@@ -261,40 +261,40 @@ fn two_llcs(cpus: u64, kernel: &Btf) -> Object {
     object
 }
 
-/// How often tasks other than those of the group `confined` change their LLC in a run.
+/// How often tasks other than those called `but` change their LLC under scx_llc, on a machine of two LLCs
+/// with so many CPUs each: in all runs together, and the number of runs.
 fn llc_moves(
-    object: &Object,
-    kernel: &Btf,
-    workload: &Workload,
-    setup: &Setup,
-    confined: &str,
-) -> u64 {
-    let simulation = Simulation::run(object, kernel, workload, setup).unwrap();
-    assert_eq!(simulation.sim.exit(), None);
-    let tasks = simulation.sim.tasks();
-    let others = tasks.iter().filter(|task| task.comm != confined);
-    others
-        .map(|task| task.stats.moves[2..].iter().sum::<u64>())
-        .sum()
+    cpus: u64,
+    workload: &str,
+    but: &str,
+    setups: impl Iterator<Item = Setup>,
+) -> (u64, u64) {
+    let kernel = btf::kernel("7.3").unwrap();
+    let workload = Workload::parse("llcs", workload).unwrap();
+    let object = two_llcs(cpus, &kernel);
+    let (mut moves, mut runs) = (0, 0);
+    for setup in setups {
+        let simulation = Simulation::run(&object, &kernel, &workload, &setup).unwrap();
+        assert_eq!(simulation.sim.exit(), None);
+        let tasks = simulation.sim.tasks();
+        let others = tasks.iter().filter(|task| task.comm != but);
+        moves += others
+            .map(|task| task.stats.moves[2..].iter().sum::<u64>())
+            .sum::<u64>();
+        runs += 1;
+    }
+    (moves, runs)
 }
 
 /// While a CPU of a full LLC is lent to a visitor its task moves to the other CPU, whose own task is
 /// about to wait then: the first one must not take for that a task of another LLC beside it.
 #[test]
 fn a_task_that_is_about_to_wait_is_not_replaced_by_one_of_another_llc() {
-    let kernel = btf::kernel("7.3").unwrap();
-    let workload = Workload::parse("visits", VISITS).unwrap();
-    let object = two_llcs(2, &kernel);
-    let cuts = 1..=8;
-    let runs = cuts.clone().count() as u64;
-    let mut moves = 0;
-    for insns in cuts {
-        let setup = Setup {
-            pieces: Pieces::Insns(insns),
-            ..Setup::new("2x2x1".parse().unwrap())
-        };
-        moves += llc_moves(&object, &kernel, &workload, &setup, "visitor");
-    }
+    let setups = (1..=8).map(|insns| Setup {
+        pieces: Pieces::Insns(insns),
+        ..Setup::new("2x2x1".parse().unwrap())
+    });
+    let (moves, runs) = llc_moves(2, VISITS, "visitor", setups);
     // A mark tells of one CPU of an LLC: two that switch at once may still be overlooked. There is one
     // move a run for that reason, and 17 where nobody marks.
     assert!(moves < 3 * runs, "{moves} moves between the LLCs");
@@ -332,19 +332,11 @@ affinity = "4-7"
 /// wait there still, and have their turn in a moment.
 #[test]
 fn a_crowd_that_is_gone_has_nobody_taken_away() {
-    let kernel = btf::kernel("7.3").unwrap();
-    let workload = Workload::parse("crowds", CROWDS).unwrap();
-    let object = two_llcs(4, &kernel);
-    let seeds = 1..=3;
-    let runs = seeds.clone().count() as u64;
-    let mut moves = 0;
-    for seed in seeds {
-        let setup = Setup {
-            seed,
-            ..Setup::new("2x4x1".parse().unwrap())
-        };
-        moves += llc_moves(&object, &kernel, &workload, &setup, "crowd");
-    }
+    let setups = (1..=3).map(|seed| Setup {
+        seed,
+        ..Setup::new("2x4x1".parse().unwrap())
+    });
+    let (moves, runs) = llc_moves(4, CROWDS, "crowd", setups);
     // Those that wait while the crowd is there are taken, 112 a run; with the others it is 265.
     assert!(moves < 180 * runs, "{moves} moves between the LLCs");
 }

@@ -26,7 +26,8 @@ use tally::{Counts, Tally};
 
 /// Check format, lints and house rules, run the unit tests and the lab
 ///
-/// With any of --kernel, --topology, --sched and --filter only that part of the lab runs.
+/// With any of --kernel, --topology, --sched and --filter only that part of the lab runs, and nothing of
+/// it is left out: each case on each kernel, machine and scheduler, which without them meet in pairs.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     #[command(flatten)]

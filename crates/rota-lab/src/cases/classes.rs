@@ -374,9 +374,9 @@ fn partial_mode(guest: &mut Guest) -> CaseResult {
         let seen = work_seen(sched)?;
         check!(seen == 0.0, "{seen} events of tasks that are not ours");
 
-        let load = guest.start_load(&format!("{OTHERS}{OURS}"), Duration::from_millis(1500))?;
+        let load = guest.start_load(&format!("{OTHERS}{OURS}"), WHILE_NEEDED)?;
         load.await_tasks()?;
-        thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(1500));
         let all = tasks_of(load.program().pid());
         for (name, expected) in [("ours", true), ("others", false)] {
             let tasks = called(&all, name);
@@ -390,7 +390,7 @@ fn partial_mode(guest: &mut Guest) -> CaseResult {
                 check!(ext == expected, "a task of {name}: on sched_ext is {ext}");
             }
         }
-        let report = load.finish()?;
+        let report = load.stop()?;
         check!(report.errors.is_empty(), "{}", report.errors.join("; "));
         let ours = group(&report, "ours")?;
         check!(

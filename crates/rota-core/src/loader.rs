@@ -69,7 +69,9 @@ impl<'o, P: Policy> Opened<'o, P> {
     pub fn load(self, kernel: &Kernel) -> Result<Loaded<'o, P>, Error> {
         let loaded = {
             let _favoured = Favoured::raise();
-            self.0.load().map_err(|error| load_failed(kernel, &error))?
+            self.0
+                .load()
+                .map_err(|error| load_failed(kernel, &error, &warnings()))?
         };
         tell_effort(loaded.object());
         Ok(Loaded(loaded))
@@ -254,25 +256,26 @@ fn cause(error: &libbpf_rs::Error, warnings: &[String]) -> String {
     }
 }
 
-fn load_failed(kernel: &Kernel, error: &libbpf_rs::Error) -> Error {
-    let lines = warnings();
+/// Why the policy could not be loaded, with what libbpf has said.
+fn load_failed(kernel: &Kernel, error: &libbpf_rs::Error, said: &[String]) -> Error {
     // The verifier then only says which helper it may not let pass.
     if kernel.is_locked_down() {
         return not_permitted(kernel);
     }
-    if let Some((program, lines)) = verdict(&lines) {
-        return Error::Verifier {
+    let failed = || Error::Load {
+        phase: "load the policy",
+        cause: cause(error, said),
+    };
+    match (errno(error), verdict(said)) {
+        // A verifier without memory leaves a log, too, which says nothing of the program.
+        (Errno::ENOMEM, _) => failed(),
+        (_, Some((program, lines))) => Error::Verifier {
             release: kernel.release.clone(),
             program,
             lines,
-        };
-    }
-    match errno(error) {
-        Errno::EPERM => not_permitted(kernel),
-        _ => Error::Load {
-            phase: "load the policy",
-            cause: cause(error, &lines),
         },
+        (Errno::EPERM, None) => not_permitted(kernel),
+        (_, None) => failed(),
     }
 }
 
@@ -369,6 +372,30 @@ mod tests {
     }
 
     #[test]
+    fn a_verifier_without_memory_rejects_nothing() {
+        let said = lines(
+            "libbpf: prog 'llc_dispatch': BPF program load failed: -ENOMEM\n\
+             libbpf: prog 'llc_dispatch': -- BEGIN PROG LOAD LOG --\n\
+             processed 0 insns (limit 1000000) max_states_per_insn 0\n\
+             -- END PROG LOAD LOG --\n\
+             libbpf: prog 'llc_dispatch': failed to load: -ENOMEM\n",
+        );
+        let kernel = Kernel::running(std::path::Path::new("/nonexistent"));
+        let failed = |errno: Errno| {
+            let error = libbpf_rs::Error::from_raw_os_error(errno as i32);
+            load_failed(&kernel, &error, &said)
+        };
+        assert_eq!(failed(Errno::EACCES).exit_code(), crate::error::EXIT_UNABLE);
+        let error = failed(Errno::ENOMEM);
+        assert_eq!(error.exit_code(), crate::error::EXIT_EJECTED);
+        assert_eq!(
+            error.to_string(),
+            "cannot load the policy: out of memory (prog 'llc_dispatch': BPF program load failed: \
+             -ENOMEM)"
+        );
+    }
+
+    #[test]
     fn error_numbers_survive_their_context() {
         use libbpf_rs::ErrorExt as _;
         let error = libbpf_rs::Error::from_raw_os_error(Errno::EBUSY as i32).context("attach");
@@ -385,7 +412,10 @@ mod tests {
         let kernel = Kernel::running(std::path::Path::new("/nonexistent"));
         for number in 1..133 {
             let error = libbpf_rs::Error::from_raw_os_error(number);
-            for text in [load_failed(&kernel, &error), attach_failed(&kernel, &error)] {
+            for text in [
+                load_failed(&kernel, &error, &[]),
+                attach_failed(&kernel, &error),
+            ] {
                 assert!(!text.to_string().contains("os error"), "{text}");
             }
         }

@@ -223,7 +223,7 @@ __noinline s32 shard_of_two(u64 bits, u32 word, u32 own)
 		two : one;
 }
 
-/* A shard other than @own where tasks wait, the nearest first; -1 if there is none. */
+/* A shard other than @own that needed help, the nearest first; -1 if there is none. */
 static __always_inline s32 shard_neediest(u32 own, const u64 *tried)
 {
 	const volatile struct shard *shard = &shards[own & (MAX_SHARDS - 1)];
@@ -307,10 +307,11 @@ static __always_inline u32 shard_home(const struct task_struct *p, u32 own)
 
 /*
  * Move one task that may run on @cpu, of shard @own, from the queue of @victim to it:
- * @any, or one that is overdue.
+ * any while that is crowded by @pct, or else one that is overdue.
  */
-static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu, bool any)
+static __always_inline bool shard_take(u32 victim, u32 own, s32 cpu, u32 pct)
 {
+	bool any = shard_crowded(victim, pct);
 	u64 now = any ? 0 : bpf_ktime_get_ns();
 	struct task_struct *p;
 	bool moved = false;
@@ -349,8 +350,7 @@ static __always_inline bool shard_steal(u32 own, s32 cpu, u32 pct)
 		return false;
 	called = shard_calls[cpu];
 	shard_calls[cpu] = 0;
-	if (called && called - 1 != own &&
-	    shard_take(called - 1, own, cpu, shard_crowded(called - 1, pct)))
+	if (called && called - 1 != own && shard_take(called - 1, own, cpu, pct))
 		return true;
 	/* A task that is about to wait wakes this CPU if it idles. */
 	if (shard_state(own)->switching)
@@ -362,7 +362,7 @@ static __always_inline bool shard_steal(u32 own, s32 cpu, u32 pct)
 		if (victim < 0)
 			return false;
 		shard_unmark(victim);
-		if (shard_take(victim, own, cpu, shard_crowded(victim, pct)))
+		if (shard_take(victim, own, cpu, pct))
 			return true;
 		tried[(u32)victim / 64 & (SHARD_WORDS - 1)] |= 1ULL << (victim & 63);
 	}

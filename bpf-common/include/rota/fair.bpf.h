@@ -83,12 +83,12 @@ static __always_inline u64 fair_clamp(const struct task_struct *p, u64 deadline,
 
 /*
  * @p competes with those that wait in a queue whose clock is @clock. One that is
- * far behind it gets all it wants at once, whoever waits: its weight is worth
- * more than a CPU.
+ * further behind it than fair service takes anyone gets all it wants at once, whoever
+ * waits: its weight is worth more than a CPU.
  */
 static __always_inline bool fair_competes(const struct task_struct *p, const struct vclock *clock)
 {
-	u64 lag = vtime_scale(FAIR_LAG_MAX_NS - slice_ns, p->scx.weight);
+	u64 lag = vtime_scale(FAIR_LAG_MAX_NS / 2 - slice_ns, p->scx.weight);
 
 	return !vtime_before(p->scx.dsq_vtime + lag, clock->now);
 }
@@ -125,7 +125,9 @@ static __always_inline void fair_advance(const struct task_struct *p, struct fai
 /* Nobody waits for @fc's CPU alone: its pinned tasks stand where the queue stands, at @clock. */
 static __always_inline void fair_rejoin(struct fair_cpu *fc, const struct vclock *clock)
 {
-	fc->clock = (struct vclock){ .now = clock->now, .next = clock->now };
+	fc->clock.now = clock->now;
+	fc->clock.next = clock->now;
+	fc->clock.late = 0;
 }
 
 /* A task is about to wait until @clock is at @deadline: two turns of weight 100 are near. */
@@ -179,6 +181,7 @@ static __always_inline void fair_queue_pinned(struct task_struct *p, u64 deadlin
 struct fair_head {
 	u64 deadline;
 	bool waiting;		/* there is one */
+	bool coming;		/* but it is not queued yet */
 	bool pinned;		/* it is in the CPU's own queue */
 };
 
@@ -210,24 +213,42 @@ static __always_inline struct fair_head fair_head(struct fair_cpu *fc, s32 cpu, 
 	return head;
 }
 
+/*
+ * Nobody waits, unless another CPU has taken who did and will in a moment queue the one
+ * that it had. Where all CPUs tick at once that may be so at each tick: without this,
+ * who comes second would go on for as long as the two of the first CPU take turns.
+ */
+static __always_inline struct fair_head fair_coming(const struct vclock *clock)
+{
+	u32 cpu = clock->switching;
+
+	if (!cpu)
+		return (struct fair_head){};
+	return (struct fair_head){ fair_cpu(cpu - 1)->gave_way, .waiting = true, .coming = true };
+}
+
 /* Is it the turn of @prev again, whose slice is used up, before @head? */
 static __always_inline bool fair_keep(struct task_struct *prev, struct fair_cpu *fc,
 				      struct vclock *clock, const struct fair_head *head)
 {
-	bool contended = head->waiting && fair_competes(prev, clock);
+	struct vclock *own = fair_clock(prev, fc, clock);
+	bool contended = head->waiting && fair_competes(prev, own);
 	u64 deadline = fair_charge(prev, fc, contended);
 
 	if (head->waiting) {
-		u64 now = vclock_now(fair_clock(prev, fc, clock));
-
-		deadline = fair_clamp(prev, deadline, now, FAIR_LAG_MAX_NS, VTIME_FAR);
+		deadline = fair_clamp(prev, deadline, vclock_now(own), FAIR_LAG_MAX_NS, VTIME_FAR);
 	} else {
 		/* What it takes while nobody waits is free, but for one slice. */
 		fair_rejoin(fc, clock);
 		deadline = fair_clamp(prev, deadline, clock->now, FAIR_LAG_MAX_NS, slice_ns);
 	}
 	task_set_vtime(prev, deadline);
-	if (head->waiting && vtime_before(head->deadline, deadline))
+	/*
+	 * Who gets all it wants does not give way to those who have waited for a turn: where
+	 * all CPUs tick at once, the clock is a turn ahead of them when the last one looks.
+	 */
+	if (head->waiting &&
+	    vtime_before(head->deadline, contended ? deadline : deadline - FAIR_TURN_NS))
 		return false;
 	/* Who has a CPU to itself beside tasks that may not run there is faster than they are. */
 	if (head->waiting || !fc->passed_over)
@@ -275,12 +296,20 @@ static __always_inline enum fair_choice fair_dispatch(s32 cpu, struct task_struc
 	*waiting = head.waiting;
 	if (!prev || !runnable)
 		return fair_next(fc, cpu, dsq, pinned, &head, FAIR_FIRST) ? FAIR_NEXT : FAIR_NONE;
+	if (!head.waiting)
+		head = fair_coming(clock);
 	if (!fair_keep(prev, fc, clock, &head)) {
-		fc->gave_way = prev->scx.dsq_vtime;
-		if (fair_next(fc, cpu, dsq, pinned, &head, FAIR_BEFORE))
-			return FAIR_NEXT;
-		/* Another CPU was quicker. */
-		fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
+		if (!head.coming) {
+			fc->gave_way = prev->scx.dsq_vtime;
+			clock->switching = task_is_pinned(prev) ? 0 : cpu + 1;
+			if (fair_next(fc, cpu, dsq, pinned, &head, FAIR_BEFORE))
+				return FAIR_NEXT;
+			clock->switching = 0;
+			/* Another CPU was quicker. */
+			fair_advance(prev, fc, clock, prev->scx.dsq_vtime);
+		}
+		/* It gives way at its next tick. */
+		slice_ns = 1;
 	}
 	task_set_slice(prev, slice_ns);
 	return FAIR_KEPT;
@@ -303,6 +332,9 @@ static __always_inline void fair_running(struct task_struct *p, struct vclock *c
 
 	fc->exec_start = p->se.sum_exec_runtime;
 	fc->turn = FAIR_UNASKED;
+	/* Who gave way is queued. */
+	if (clock->switching && clock->switching == task_cpu(p) + 1)
+		clock->switching = 0;
 	if (!vtime_before(own->now, start) || task_is_percpu_kthread(p) || fault_delay(p))
 		return;
 	if (turn == FAIR_UNASKED && fc->passed_over)

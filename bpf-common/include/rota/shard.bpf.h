@@ -43,7 +43,6 @@ struct shard_state {
 	u32 mover;		/* the pid of one of them */
 	u64 looked_at;		/* when a tick last looked for who waits for long */
 	bool waiting;		/* tasks wait; a hint */
-	u16 switching;		/* a CPU, plus 1, whose task may wait in a moment; a hint */
 	u32 stolen;		/* tasks stolen from others, less those stolen from it; roughly */
 } __attribute__((aligned(64)));
 
@@ -92,30 +91,13 @@ static __always_inline bool shard_crowded(u32 shard, u32 pct)
 	return (scx_bpf_dsq_nr_queued(DSQ_SHARD | shard) + 1) * 100 > pct * cpus;
 }
 
-/* For dispatch() on @cpu, of a shard in @state: the task that it had may wait in a moment. */
-static __always_inline void shard_switches(struct shard_state *state, u32 cpu)
-{
-	if (nr_shards > 1)
-		state->switching = cpu + 1;
-}
-
-/* On @cpu, that task waits now, or goes on. Its shard. */
-static __always_inline struct shard_state *shard_switched(u32 cpu)
-{
-	struct shard_state *state = shard_state(cpu_shard(cpu));
-
-	if (state->switching == cpu + 1)
-		state->switching = 0;
-	return state;
-}
-
 /* A CPU of @own may go and help: some shard may need it, and no own task is about to wait. */
 static __always_inline bool shard_may_steal(u32 own)
 {
 	u64 any = 0;
 	u32 word;
 
-	if (shard_state(own)->switching)
+	if (shard_state(own)->clock.switching)
 		return false;
 	_Pragma("clang loop unroll(full)")
 	for (word = 0; word < SHARD_WORDS; word++) {
@@ -353,7 +335,7 @@ static __always_inline bool shard_steal(u32 own, s32 cpu, u32 pct)
 	if (called && called - 1 != own && shard_take(called - 1, own, cpu, pct))
 		return true;
 	/* A task that is about to wait wakes this CPU if it idles. */
-	if (shard_state(own)->switching)
+	if (shard_state(own)->clock.switching)
 		return false;
 	tried[own / 64 & (SHARD_WORDS - 1)] = 1ULL << (own & 63);
 	bpf_for(try, 0, SHARD_TRIES) {

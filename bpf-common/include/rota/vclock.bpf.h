@@ -24,7 +24,8 @@ struct vclock {
 	u64 next;		/* the largest such time of anyone so far */
 	u32 late;		/* when that is too late, by vclock_date(); 0: nobody is watched */
 	u32 leapt;		/* how far it has gone at once, in all: in 2^20 ns, modulo 2^32 */
-} __attribute__((aligned(32)));
+	u32 switching;		/* a CPU, plus 1, whose task waits in a moment; 0: none; a hint */
+} __attribute__((aligned(64)));
 
 /* The time of day in 2^20 ns (about 1 ms), modulo 2^32; never 0. */
 static __always_inline u32 vclock_date(void)

@@ -10,7 +10,7 @@ use rota_sim::bpf::{BpfPolicy, Pieces};
 use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::CpuMask;
 use rota_sim::machine::Machine;
-use rota_sim::model::{Config, Constants, ExitKind, Hog, NewTask, Sim};
+use rota_sim::model::{Config, Constants, ExitKind, Hog, NewTask, Sim, TickPhase};
 use rota_sim::object::Object;
 use rota_sim::report::Options;
 use rota_sim::simulation::{Setup, Simulation};
@@ -97,6 +97,42 @@ fn weights_are_kept_however_callbacks_are_cut() {
             assert!(
                 (0.45..0.52).contains(&share),
                 "{name} {pieces:?}: {share:.3} {times:?}"
+            );
+        }
+    }
+}
+
+/// All CPUs look at the queue in the same moment, of which the last one sees what the first
+/// has left: it may be empty, or the clock may be a turn ahead of who waits.
+#[test]
+fn shares_are_exact_where_all_cpus_tick_at_once() {
+    let kernel = btf::kernel("7.3").unwrap();
+    let end = (SECONDS + 1) * SECOND;
+    for name in ["vtime", "llc", "freq"] {
+        let object = load(name, &kernel);
+        for (seed, pieces) in (0..16).zip([Pieces::Kfuncs, Pieces::Insns(7)].into_iter().cycle()) {
+            let policy = BpfPolicy::new(&object, &kernel, NR_CPUS, pieces).unwrap();
+            let mut config = Config::new("1x4x1".parse::<Machine>().unwrap());
+            config.costs.tick_phase = TickPhase::Aligned;
+            config.seed = seed;
+            let mut sim = Sim::new(&config, Box::new(policy));
+            for nice in [-20, 0, 0, 0, 0] {
+                let mut task = NewTask::new("hog", CpuMask::first(NR_CPUS), Hog);
+                task.nice = nice;
+                sim.add_task(task);
+            }
+            // The weight of the first is worth more than a CPU, once the others are ahead.
+            assert_eq!(sim.run_until(SECOND), None);
+            let before_ns = sim.tasks()[0].stats.cpu_ns;
+            assert_eq!(sim.run_until(end), None);
+            let times: Vec<u64> = sim.tasks().iter().map(|task| task.stats.cpu_ns).collect();
+            let lost_ms = (end - SECOND - (times[0] - before_ns)) / 1_000_000;
+            assert!(lost_ms < 5, "{name} {pieces:?} {seed}: {lost_ms} ms lost");
+            let (least, most) = (times[1..].iter().min(), times[1..].iter().max());
+            let apart_ms = (most.unwrap() - least.unwrap()) / 1_000_000;
+            assert!(
+                apart_ms < 20,
+                "{name} {pieces:?} {seed}: {apart_ms} ms apart"
             );
         }
     }

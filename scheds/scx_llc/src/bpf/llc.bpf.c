@@ -151,16 +151,12 @@ OP(void, llc, dispatch, s32 cpu, struct task_struct *prev)
 	enum fair_choice choice;
 	bool waiting;
 
-	if (task_is_runnable(prev)) {
+	if (task_is_runnable(prev))
 		shard_adapt_slice(shard, slice_min_ns);
-		shard_switches(state, cpu);
-	}
 	choice = fair_dispatch(cpu, prev, DSQ_SHARD | shard, &state->clock, state->slice_ns,
 			       &waiting);
-	if (choice == FAIR_KEPT) {
+	if (choice == FAIR_KEPT)
 		count(nr_kept);
-		shard_switched(cpu);
-	}
 	if (waiting || choice == FAIR_NEXT)
 		return;
 	/* Who waits may not be allowed on this CPU. */
@@ -183,7 +179,7 @@ OP(void, llc, tick, struct task_struct *p)
 
 OP(void, llc, running, struct task_struct *p)
 {
-	fair_running(p, &shard_switched(task_cpu(p))->clock);
+	fair_running(p, &shard_state(cpu_shard(task_cpu(p)))->clock);
 }
 
 OP(void, llc, stopping, struct task_struct *p, bool runnable)

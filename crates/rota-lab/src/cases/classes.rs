@@ -334,8 +334,14 @@ nice = -10
 /// Goal: the kernel's threads of a CPU, for which others wait, do not wait for their turn.
 /// Method: heavy hogs on all CPUs; the kernel's trace tells how long its per-CPU workers (kworker/N)
 /// wait from each wake-up on. They preempt: all that is in their way is how long an emulated CPU
-/// stands still.
+/// stands still. Only those that were there before: a new one waits like everybody until its
+/// creator binds it to its CPU.
 fn kernel_threads_are_served(guest: &mut Guest) -> CaseResult {
+    let workers: BTreeSet<i32> = all_tasks()
+        .into_iter()
+        .filter(|task| task.name.starts_with("kworker/") && task.cpus.len() == 1)
+        .map(|task| task.pid)
+        .collect();
     scheduled(guest, &["--slice-us", "20000"], |_| {
         let trace = Trace::start()?;
         let load = guest.start_load(FULL, WHILE_NEEDED)?;
@@ -346,11 +352,6 @@ fn kernel_threads_are_served(guest: &mut Guest) -> CaseResult {
         let report = load.stop()?;
         check!(report.errors.is_empty(), "{}", report.errors.join("; "));
         let history = trace.finish()?;
-        let workers: BTreeSet<i32> = all_tasks()
-            .into_iter()
-            .filter(|task| task.name.starts_with("kworker/") && task.cpus.len() == 1)
-            .map(|task| task.pid)
-            .collect();
         let waits = history.waits(&workers, time);
         check!(!waits.is_empty(), "none of {} workers woke", workers.len());
         let longest_ms = waits.iter().max().map_or(0.0, |us| *us as f64 / 1e3);

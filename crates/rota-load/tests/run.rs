@@ -459,7 +459,25 @@ fn a_killed_task_is_reported() {
 
 #[test]
 fn a_task_that_does_not_stop_is_given_up() {
-    let file = File::new("[[group]]\nname = \"pipe\"\nkind = \"pipe\"\ntasks = \"processes\"");
+    let errors = stopped("kind = \"pipe\"", 1);
+    assert!(
+        errors.iter().any(|error| error.contains("did not stop")),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn of_many_that_do_not_stop_ten_are_named() {
+    let errors = stopped("kind = \"loop\"\ncount = 12\nrun = \"1ms\"", 12);
+    assert_eq!(errors.len(), 11, "{errors:?}");
+    assert_eq!(errors[10], "2 more did not stop");
+}
+
+/// The errors of a run with a group of these lines, of whose processes `count` are stopped.
+fn stopped(lines: &str, count: usize) -> Vec<String> {
+    let file = File::new(&format!(
+        "[[group]]\nname = \"group\"\ntasks = \"processes\"\n{lines}"
+    ));
     let child = rota_load(&[
         "run",
         file.path().to_str().unwrap(),
@@ -475,7 +493,9 @@ fn a_task_that_does_not_stop_is_given_up() {
         .into_iter()
         .filter(|&p| p != child.id())
         .collect();
-    send("-STOP", tasks[0]);
+    for task in &tasks[..count] {
+        send("-STOP", *task);
+    }
     // The first signal ends the run, the second the patience.
     send("-TERM", child.id());
     std::thread::sleep(Duration::from_millis(500));
@@ -483,14 +503,8 @@ fn a_task_that_does_not_stop_is_given_up() {
     let output = end_within(child, Duration::from_secs(20));
     assert_eq!(output.status.code(), Some(1));
     let report: Report = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(
-        report
-            .errors
-            .iter()
-            .any(|error| error.contains("did not stop")),
-        "{report:?}"
-    );
     assert_eq!(alive(&tasks), [0; 0], "tasks outlived the program");
+    report.errors
 }
 
 /// Asserts that the command fails with `status` and one line that holds `parts`.

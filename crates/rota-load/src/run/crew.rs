@@ -26,6 +26,10 @@ const READY_PATIENCE: Duration = Duration::from_secs(60);
 /// How long after the end a task may take before its system calls are interrupted,
 /// and the time between two such attempts.
 const NUDGE_INTERVAL: Duration = Duration::from_millis(100);
+/// The same for each task that was interrupted, if that is longer: thousands would do nothing else.
+const NUDGE_EACH: Duration = Duration::from_millis(1);
+/// So many tasks that did not stop are named; there may be thousands.
+const NAMED_MAX: usize = 10;
 /// How long killed processes may take to disappear.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// Stack of a task's thread; its deepest use is writing its result.
@@ -76,6 +80,8 @@ pub struct Crew {
     pub errors: Vec<String>,
     names: Vec<String>,
     buffer: Vec<u8>,
+    /// How long it took until all were ready.
+    readying: Duration,
 }
 
 /// What woke the controller.
@@ -113,7 +119,9 @@ impl Crew {
             errors: Vec::new(),
             names,
             buffer: vec![0; MESSAGE_BYTES_MAX],
+            readying: Duration::ZERO,
         };
+        let begin = Instant::now();
         // Processes first: a fork copies only the calling thread.
         let (processes, threads): (Vec<_>, Vec<_>) = plan
             .assignments
@@ -126,6 +134,7 @@ impl Crew {
             crew.spawn(assignment)?;
         }
         crew.await_ready(&policies, signals)?;
+        crew.readying = begin.elapsed();
         Ok(crew)
     }
 
@@ -239,9 +248,8 @@ impl Crew {
     /// Lets the tasks run for `length` from a moment that all of them can meet.
     /// Returns when they began and whether a signal ended it early.
     pub fn run(&mut self, length: Duration, signals: &Signals) -> Result<(u64, bool), RunError> {
-        let tasks = self.names.len() as u64;
-        // Time to wake everybody, also where a switch takes tens of microseconds.
-        let lead = Duration::from_millis(10) + Duration::from_micros(50 * tasks);
+        // Time to wake everybody: to start them took longer, on any machine.
+        let lead = Duration::from_millis(10) + self.readying;
         let stage = Arc::clone(&self.stage);
         let control = &stage.control[0];
         let begin = Instant::now() + lead;
@@ -271,8 +279,9 @@ impl Crew {
     /// with an entry in `errors`, and so is one that died.
     pub fn collect(&mut self, grace: Duration, signals: &Signals) -> Result<(), RunError> {
         let mut given_up = Instant::now() + grace;
+        let mut interval = NUDGE_INTERVAL;
         while self.figures.iter().any(Option::is_none) {
-            match self.wait(Instant::now() + NUDGE_INTERVAL, signals)? {
+            match self.wait(Instant::now() + interval, signals)? {
                 Wake::News(message) => {
                     accept(&mut self.figures, message);
                     given_up = Instant::now() + grace;
@@ -282,7 +291,8 @@ impl Crew {
                 Wake::Time if Instant::now() >= given_up => break,
                 Wake::Time => {
                     self.bury();
-                    self.nudge();
+                    let nudged = self.nudge();
+                    interval = (nudged * NUDGE_EACH).min(grace / 2).max(NUDGE_INTERVAL);
                 }
             }
         }
@@ -290,8 +300,9 @@ impl Crew {
         Ok(())
     }
 
-    /// Interrupts the system calls of all tasks that have not finished.
-    fn nudge(&self) {
+    /// Interrupts the system calls of all tasks that have not finished, and says how many they are.
+    fn nudge(&self) -> u32 {
+        let mut nudged = 0;
         for (slot, figures) in self.stage.slots.iter().zip(&self.figures) {
             let (pid, tid) = (
                 slot.pid.load(Ordering::Relaxed),
@@ -299,8 +310,10 @@ impl Crew {
             );
             if figures.is_none() && pid != 0 && tid != 0 {
                 sys::interrupt(pid, tid);
+                nudged += 1;
             }
         }
+        nudged
     }
 
     /// Finds processes that died without a result.
@@ -332,28 +345,36 @@ impl Crew {
     /// Makes up what can be known of tasks that did not stop.
     fn give_up(&mut self, grace: Duration) {
         let now = sys::monotonic_ns();
+        let mut given_up = 0;
         for (task, figures) in self.figures.iter_mut().enumerate() {
             if figures.is_some() {
                 continue;
             }
+            given_up += 1;
             let slot = &self.stage.slots[task];
             let since = slot.runnable_since_ns.load(Ordering::Relaxed);
             let gap = now.saturating_sub(since);
-            self.errors.push(format!(
-                "task {} (thread {}) did not stop within {} s of the end{}",
-                self.names[task],
-                slot.tid.load(Ordering::Relaxed),
-                grace.as_secs(),
-                match since {
-                    u64::MAX => "; it waits for a partner".to_owned(),
-                    _ => format!("; it has had no CPU for {:.3} s", gap as f64 / 1e9),
-                }
-            ));
+            if given_up <= NAMED_MAX {
+                self.errors.push(format!(
+                    "task {} (thread {}) did not stop within {} s of the end{}",
+                    self.names[task],
+                    slot.tid.load(Ordering::Relaxed),
+                    grace.as_secs(),
+                    match since {
+                        u64::MAX => "; it waits for a partner".to_owned(),
+                        _ => format!("; it has had no CPU for {:.3} s", gap as f64 / 1e9),
+                    }
+                ));
+            }
             *figures = Some(Figures {
                 cpu_ns: slot.cpu_ns.load(Ordering::Relaxed),
                 longest_gap_ns: (since != u64::MAX).then_some(gap),
                 ..Figures::default()
             });
+        }
+        if given_up > NAMED_MAX {
+            self.errors
+                .push(format!("{} more did not stop", given_up - NAMED_MAX));
         }
     }
 

@@ -27,6 +27,7 @@ pub const CASES: &[Case] = &[
         .one_kernel()
         .one_machine(),
     Case::new("pinned_crowd_of_10000", |guest| pinned_crowd(guest, 10_000))
+        .limit_s(300)
         .counted()
         .only_full()
         .one_machine(),

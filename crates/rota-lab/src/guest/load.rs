@@ -12,8 +12,8 @@ use super::program::{Program, Progress};
 const PROGRAM: &str = "rota-load";
 
 /// A workload gets this much longer than it is meant to run: emulation is slow, and a scheduler
-/// under test may be worse.
-const GRACE: Duration = Duration::from_secs(60);
+/// under test may be worse. Ten thousand tasks take a minute to come and go.
+const GRACE: Duration = Duration::from_secs(180);
 
 /// What it says once its tasks begin.
 const RUNS: &str = " runs for ";

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * A CPU's local queue: select_cpu() puts there who is to run at once. The core takes
- * tasks from it without dispatch(), and no other CPU does. Two things may go wrong,
+ * tasks from it without dispatch(), and no other CPU does. Three things may go wrong,
  * and are put right at a tick.
  *
  * Chains: tasks that wake each other on one CPU, each put there before the other
@@ -14,18 +14,42 @@
  * Late ones: a task claims a CPU as idle while that takes another one from a queue,
  * and would wait for that one's slice, beside CPUs that idle. From 7.1 on the kernel
  * queues it again (SCX_ENQ_IMMED).
+ *
+ * Wakers that do not sleep (an interrupt wakes in the name of whoever it found there):
+ * who was handed their CPU would wait for the rest of their slice.
  */
 #ifndef __ROTA_LOCAL_BPF_H
 #define __ROTA_LOCAL_BPF_H
 
 #include <rota/idle.bpf.h>
+#include <rota/pinned.bpf.h>
 
 struct chain {
 	u64 tick_ns;		/* when its CPU ticked last */
 	u64 since_ns;		/* no task has used its slice from one tick to the next since */
+	bool handed;		/* since its last tick a task was handed the CPU */
 } __attribute__((aligned(64)));
 
 struct chain chains[MAX_CPUS];
+
+/*
+ * For select_cpu() of @p, woken by a task that is about to sleep (SCX_WAKE_SYNC), and nobody
+ * waits in the queue that this CPU serves: is it free for @p, who then gets ahead of nobody
+ * and is spared the way through that queue? If so, dsq_insert_at_once() is to follow.
+ */
+static __always_inline bool local_hand_over(struct task_struct *p)
+{
+	const struct task_struct *waker = bpf_get_current_task_btf();
+	u32 cpu = bpf_get_smp_processor_id();
+
+	/* One that ends has much to do still. */
+	if (!task_is_runnable(waker) || waker->flags & PF_EXITING || fault_stalls(p) ||
+	    !bpf_cpumask_test_cpu(cpu, p->cpus_ptr) || pinned_noted(cpu) ||
+	    !dsq_is_empty(SCX_DSQ_LOCAL))
+		return false;
+	chains[cpu & (MAX_CPUS - 1)].handed = true;
+	return true;
+}
 
 /* For tick(), while other CPUs idle: @p runs, and makes way if a late one waits. */
 static __always_inline void local_ease(struct task_struct *p)
@@ -47,8 +71,10 @@ static __always_inline void local_tick(struct task_struct *p, u64 slice_ns)
 		chain->since_ns = now;
 	}
 	chain->tick_ns = now;
-	if (nr_cpu_ids > 1 && !idle_none())
+	if (nr_cpu_ids > 1 && (chain->handed || !idle_none())) {
+		chain->handed = false;
 		local_ease(p);
+	}
 }
 
 #endif /* __ROTA_LOCAL_BPF_H */

@@ -6,25 +6,29 @@
 #define __ROTA_PLACE_BPF_H
 
 #include <rota/idle_llc.bpf.h>
+#include <rota/local.bpf.h>
 #include <rota/shard.bpf.h>
 
 /*
- * On a wake-up by a task that is about to sleep: @prev_cpu if it idles and is
- * near, the waker's CPU if @p would not get ahead of others; -1 if neither helps.
+ * On a wake-up by a task that is about to sleep: @prev_cpu if it idles and is near, or the
+ * waker's CPU if @p would not get ahead of others; -1 if neither helps. Where no CPU idles
+ * (@none) the waker's is not worth another LLC.
  */
-static __always_inline s32 place_sync(struct task_struct *p, s32 prev_cpu)
+static __always_inline s32 place_sync(struct task_struct *p, s32 prev_cpu, bool none)
 {
 	s32 waker = bpf_get_smp_processor_id();
+	u32 shard = cpu_shard(waker);
+	bool near = cpu_llc(prev_cpu) == cpu_llc(waker);
 
-	if (bpf_get_current_task_btf()->flags & PF_EXITING)
-		return -1;
-	if (cpu_llc(prev_cpu) == cpu_llc(waker) && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
+	if (near && !none && bpf_cpumask_test_cpu(prev_cpu, p->cpus_ptr) &&
 	    scx_bpf_test_and_clear_cpu_idle(prev_cpu))
 		return prev_cpu;
-	if (!bpf_cpumask_test_cpu(waker, p->cpus_ptr) || shard_state(cpu_shard(waker))->waiting ||
-	    scx_bpf_dsq_nr_queued(SCX_DSQ_LOCAL_ON | waker))
+	if (!near && none)
 		return -1;
-	return waker;
+	/* What is noted is that somebody may wait. */
+	if (shard_state(shard)->waiting && !dsq_is_empty(DSQ_SHARD | shard))
+		return -1;
+	return local_hand_over(p) ? waker : -1;
 }
 
 /* The LLC with the least tasks per CPU, of those that @p, which is new and of @own, may use. */

@@ -2,12 +2,15 @@
 /*
  * scx_fifo: first come, first served, with the least work per decision.
  *
- * A task that wakes while a CPU it may use is idle goes straight to that CPU.
+ * A task that wakes while a CPU it may use is idle goes straight to that CPU, and
+ * if nobody waits it takes over the CPU of a waker that is about to sleep.
  * Otherwise it waits at the end of its LLC's queue. A CPU serves its LLC's
  * queue, and before it would idle it takes from the other LLCs, those of its
  * own node first. Tasks that only one CPU may run wait in that CPU's queue.
  *
  *	wake-up --- idle CPU? ------------------------> local queue of that CPU
+ *	   |
+ *	   +--- nobody waits, waker is to sleep? -----> local queue of its CPU
  *	   |
  *	   +--- per-CPU kernel thread ----------------> head of its local queue
  *	   |
@@ -46,9 +49,16 @@ static struct cpu_ctx cpu_ctxs[MAX_CPUS];
 
 OP(s32, fifo, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
+	s32 cpu, own = bpf_get_smp_processor_id();
 	bool placed;
-	s32 cpu = idle_place(p, prev_cpu, wake_flags, &placed);
 
+	if (wake_flags & SCX_WAKE_SYNC && idle_none() && dsq_is_empty(DSQ_LLC | cpu_llc(own)) &&
+	    local_hand_over(p)) {
+		dsq_insert_at_once(p, own, slice_ns);
+		count(nr_sync);
+		return own;
+	}
+	cpu = idle_place(p, prev_cpu, wake_flags, &placed);
 	if (placed)
 		count(nr_idle);
 	return cpu;

@@ -68,8 +68,8 @@ OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 		llc = place_new(p, own);
 		if (llc != own)
 			count(nr_spread);
-	} else if (wake_flags & SCX_WAKE_SYNC && !none) {
-		cpu = place_sync(p, prev_cpu);
+	} else if (wake_flags & SCX_WAKE_SYNC) {
+		cpu = place_sync(p, prev_cpu, none);
 		if (cpu >= 0)
 			count(nr_sync);
 	}

@@ -7,6 +7,7 @@
 
 #define COUNTERS(X)								\
 	X(nr_idle,	"wake-ups placed straight on an idle CPU")		\
+	X(nr_sync,	"wake-ups placed on the CPU of a waker about to sleep")	\
 	X(nr_kthread,	"wake-ups of per-CPU kernel threads, run at once")	\
 	X(nr_pinned,	"tasks queued for the only CPU they may use")		\
 	X(nr_queued,	"tasks queued for any CPU")				\

@@ -9,6 +9,8 @@
  *
  *	wake-up --- idle CPU? ----------------------------> its local queue
  *	   |
+ *	   +--- nobody waits, waker is to sleep? ---------> local queue of its CPU
+ *	   |
  *	   +--- per-CPU kernel thread ---------------------> head of its local queue
  *	   |
  *	   +--- pinned -> queue of the CPU, by deadline --+
@@ -48,9 +50,16 @@ static struct vclock clock;
 
 OP(s32, vtime, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
+	s32 cpu, own = bpf_get_smp_processor_id();
 	bool placed;
-	s32 cpu = idle_place(p, prev_cpu, wake_flags, &placed);
 
+	if (wake_flags & SCX_WAKE_SYNC && idle_none() && dsq_is_empty(DSQ_MACHINE) &&
+	    local_hand_over(p)) {
+		dsq_insert_at_once(p, own, slice_ns);
+		count(nr_sync);
+		return own;
+	}
+	cpu = idle_place(p, prev_cpu, wake_flags, &placed);
 	if (placed)
 		count(nr_idle);
 	return cpu;

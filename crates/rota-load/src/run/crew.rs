@@ -342,7 +342,7 @@ impl Crew {
         }
     }
 
-    /// Makes up what can be known of tasks that did not stop.
+    /// Makes up what can be known of tasks that did not stop, and kills those that are processes.
     fn give_up(&mut self, grace: Duration) {
         let now = sys::monotonic_ns();
         let mut given_up = 0;
@@ -351,6 +351,9 @@ impl Crew {
                 continue;
             }
             given_up += 1;
+            if let Some(pid) = self.processes[task] {
+                let _ = killpg(pid, Signal::SIGKILL);
+            }
             let slot = &self.stage.slots[task];
             let since = slot.runnable_since_ns.load(Ordering::Relaxed);
             let gap = now.saturating_sub(since);

@@ -43,10 +43,14 @@ const ELSEWHERE: [(&str, &str); 6] = [
 const ALONE: &str = "name = \"alone\"\nwarmup = \"0s\"\n\
                      [[group]]\nname = \"hog\"\nkind = \"loop\"\nrun = \"10ms\"\n";
 
+/// As many pairs that talk as CPUs: all are busy, and at times nobody waits.
+const PAIRS: &str = "name = \"pairs\"\nwarmup = \"0s\"\n\
+                     [[group]]\nname = \"pair\"\nkind = \"pipe\"\ncount = \"1/cpu\"\n";
+
 /// Goal: each counter that a scheduler declares counts something.
 /// Method: the names that `--help-stats` tells, and the counters at the end of a run with a bit of
 /// everything: wake-ups alone and in masses, with and without an idle CPU, kernel threads, hogs alone and in crowds,
-/// pinned tasks, changing affinities, bursts that leave CPUs idle beside full ones.
+/// pinned tasks, changing affinities, bursts that leave CPUs idle beside full ones, pairs that talk.
 fn every_counter_moves(guest: &mut Guest) -> CaseResult {
     let end = guest.run_sched(&["--help-stats", "--json"], Duration::from_secs(20))?;
     let described = last(&end, "counters").ok_or("no description of the counters")?;
@@ -67,6 +71,7 @@ fn every_counter_moves(guest: &mut Guest) -> CaseResult {
         ("messaging", 500),
         ("probe", 500),
         (ALONE, 200),
+        (PAIRS, 200),
     ] {
         load(guest, workload, Duration::from_millis(length_ms))?;
     }

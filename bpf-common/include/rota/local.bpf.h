@@ -51,7 +51,20 @@ static __always_inline bool local_hand_over(struct task_struct *p)
 	return true;
 }
 
-/* For tick(), while other CPUs idle: @p runs, and makes way if a late one waits. */
+/*
+ * The same for policies that have one queue for a CPU, @dsq: true if @p, which no idle CPU
+ * can take, has been put into this CPU's local queue, for which select_cpu() is to return it.
+ */
+static __always_inline bool local_take_over(struct task_struct *p, u64 wake_flags, u64 dsq)
+{
+	if (!(wake_flags & SCX_WAKE_SYNC) || !idle_none() || !dsq_is_empty(dsq) ||
+	    !local_hand_over(p))
+		return false;
+	dsq_insert_at_once(p, bpf_get_smp_processor_id(), slice_ns);
+	return true;
+}
+
+/* For tick(): @p runs, and makes way if somebody waits for this CPU alone. */
 static __always_inline void local_ease(struct task_struct *p)
 {
 	if (!dsq_is_empty(SCX_DSQ_LOCAL))
@@ -71,10 +84,9 @@ static __always_inline void local_tick(struct task_struct *p, u64 slice_ns)
 		chain->since_ns = now;
 	}
 	chain->tick_ns = now;
-	if (nr_cpu_ids > 1 && (chain->handed || !idle_none())) {
-		chain->handed = false;
+	if (chain->handed || (nr_cpu_ids > 1 && !idle_none()))
 		local_ease(p);
-	}
+	chain->handed = false;
 }
 
 #endif /* __ROTA_LOCAL_BPF_H */

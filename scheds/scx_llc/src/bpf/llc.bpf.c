@@ -9,6 +9,8 @@
  *
  *	wake-up --- idle CPU of the LLC? ----------------> its local queue
  *	   |
+ *	   +--- nobody waits, waker is to sleep? --------> local queue of its CPU
+ *	   |
  *	   +--- LLC overloaded, idle core elsewhere? ----> its local queue
  *	   |
  *	   +--- per-CPU kernel thread -------------------> head of its local queue

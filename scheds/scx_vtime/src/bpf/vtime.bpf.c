@@ -53,9 +53,7 @@ OP(s32, vtime, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 	s32 cpu, own = bpf_get_smp_processor_id();
 	bool placed;
 
-	if (wake_flags & SCX_WAKE_SYNC && idle_none() && dsq_is_empty(DSQ_MACHINE) &&
-	    local_hand_over(p)) {
-		dsq_insert_at_once(p, own, slice_ns);
+	if (local_take_over(p, wake_flags, DSQ_MACHINE)) {
 		count(nr_sync);
 		return own;
 	}

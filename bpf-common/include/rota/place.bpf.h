@@ -31,24 +31,30 @@ static __always_inline s32 place_sync(struct task_struct *p, s32 prev_cpu, bool 
 	return local_hand_over(p) ? waker : -1;
 }
 
-/* The LLC with the least tasks per CPU, of those that @p, which is new and of @own, may use. */
+/*
+ * The LLC with the least tasks per CPU, of those that @p, which is new and of @own, may use.
+ * Each LLC that is looked at is told from @own and a number anew: the verifier, which would
+ * follow one that is counted on through all its values, then knows after two of them that
+ * it has seen all. Its work does not grow with the machine.
+ */
 static __always_inline u32 place_new(const struct task_struct *p, u32 own)
 {
-	u32 best_load = ~0U, best = own, llc = own, i;
+	u32 best_load = ~0U, best = own, i;
 
 	bpf_for(i, 0, IDLE_LLC_TRIES) {
-		u32 cpus, load;
+		u32 llc = own + i, cpus, load;
 
-		if (i >= nr_llcs || llc >= MAX_LLCS)
+		if (i >= nr_llcs)
 			break;
+		if (llc >= nr_llcs)
+			llc -= nr_llcs;
+		llc &= MAX_LLCS - 1;
 		cpus = topology_llcs[llc].nr_cpus;
 		load = (cpus - llc_nr_idle(llc) + llc_nr_queued(llc)) * 1024 / (cpus ?: 1);
 		if (load < best_load && llc_any_cpu(p, llc) >= 0) {
 			best_load = load;
 			best = llc;
 		}
-		if (++llc >= nr_llcs)
-			llc = 0;
 	}
 	return best;
 }

@@ -10,6 +10,7 @@ mod counters;
 mod eject;
 mod hotplug;
 mod life;
+mod machines;
 mod memory;
 mod nest;
 mod placement;
@@ -215,6 +216,7 @@ impl Case {
 /// All cases, in the order in which they run.
 pub const ALL: &[&[Case]] = &[
     life::CASES,
+    machines::CASES,
     memory::CASES,
     control::CASES,
     refuse::CASES,

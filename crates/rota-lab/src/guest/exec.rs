@@ -58,7 +58,7 @@ pub fn run(port: &Port, job: &Exec) -> Result<i32, String> {
 }
 
 /// The exit code of a command, 128 + N when signal N ended it.
-pub fn exit_code(status: ExitStatus) -> i32 {
+fn exit_code(status: ExitStatus) -> i32 {
     let by_signal = || status.signal().map(|signal| 128 + signal);
     status
         .code()

@@ -8,11 +8,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 
-use super::exec::exit_code;
-use super::worker::raise_priority;
+use super::worker::{lower_priority, raise_priority};
 use crate::job::Stream;
 
 /// A program that was started. It is killed when this is dropped.
@@ -32,6 +33,8 @@ pub struct Progress {
     pub stderr: Vec<String>,
     /// Its exit code, 128 + N when signal N ended it; nothing while it runs.
     pub code: Option<i32>,
+    /// Nothing is left of it, and its id may be another's.
+    pub(super) is_reaped: bool,
     pub(super) streams_open: usize,
 }
 
@@ -114,7 +117,7 @@ impl Program {
     /// Sends it a signal; one that has ended does not mind.
     pub fn signal(&self, signal: Signal) {
         let progress = self.watched.lock();
-        // The lock keeps the process from being reaped, so its id from being another's.
+        // It is reaped after its code is on record, so until then its id is not another's.
         if progress.code.is_none()
             && let Err(error) = kill(self.pid, signal)
         {
@@ -136,7 +139,7 @@ impl Program {
                 return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if progress.is_over() || left.is_zero() {
+            if (progress.is_over() && progress.is_reaped) || left.is_zero() {
                 return None;
             }
             let waited = self.watched.changed.wait_timeout(progress, left);
@@ -156,7 +159,9 @@ impl Drop for Program {
     fn drop(&mut self) {
         self.signal(Signal::SIGKILL);
         // A process stuck in the kernel cannot be waited for; the kernel's log tells of it.
-        self.wait_for(Duration::from_secs(10), |progress| progress.code);
+        self.wait_for(Duration::from_secs(10), |progress| {
+            progress.is_reaped.then_some(())
+        });
     }
 }
 
@@ -191,24 +196,32 @@ fn watch_stream(
     });
 }
 
+/// Tells at once that the program has ended, and takes what is left of it away at normal priority.
+///
+/// Then the kernel drops the files of its threads in /proc, and spins while a thread that was
+/// preempted is dropping the same ones. A real-time thread would never let that one go on.
 fn watch_end(mut child: Child, watched: &Arc<Watched>) {
     let watched = Arc::clone(watched);
     thread::spawn(move || {
         raise_priority();
-        let pid = Pid::from_raw(child.id().cast_signed());
-        // First only look, so that the id stays taken until the end is on record.
-        wait_without_reaping(pid);
-        watched.change(|progress| {
-            let status = child.wait().expect("a child can be waited for");
-            progress.code = Some(exit_code(status));
-        });
+        let code = await_exit(Pid::from_raw(child.id().cast_signed()));
+        watched.change(|progress| progress.code = Some(code));
+        lower_priority();
+        child.wait().expect("a child can be waited for");
+        watched.change(|progress| progress.is_reaped = true);
     });
 }
 
-fn wait_without_reaping(pid: Pid) {
-    use nix::sys::wait::{Id, WaitPidFlag, waitid};
-    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    while waitid(Id::Pid(pid), flags) == Err(nix::errno::Errno::EINTR) {}
+/// The exit code of a child, which is left to be reaped.
+fn await_exit(pid: Pid) -> i32 {
+    loop {
+        match waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) {
+            Ok(WaitStatus::Exited(_, code)) => return code,
+            Ok(WaitStatus::Signaled(_, signal, _)) => return 128 + signal as i32,
+            Err(Errno::EINTR) => {}
+            other => panic!("waiting for the end of a child: {other:?}"),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -70,12 +70,23 @@ fn show_life(port: &Port) {
 /// Puts this thread, but none that it starts, before everything a scheduler is tested with.
 pub fn raise_priority() {
     const PRIORITY: i32 = 50;
+    schedule(libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, PRIORITY);
+}
+
+/// Puts this thread among the others again.
+pub fn lower_priority() {
+    schedule(libc::SCHED_OTHER, 0);
+}
+
+fn schedule(policy: i32, priority: i32) {
     let parameters = libc::sched_param {
-        sched_priority: PRIORITY,
+        sched_priority: priority,
     };
-    let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the parameters live across the call, which only reads them.
     if unsafe { libc::sched_setscheduler(0, policy, &parameters) } != 0 {
-        log::warn!("real-time priority: {}", std::io::Error::last_os_error());
+        log::warn!(
+            "scheduling policy {policy:#x}, priority {priority}: {}",
+            std::io::Error::last_os_error()
+        );
     }
 }

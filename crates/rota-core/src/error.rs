@@ -67,16 +67,19 @@ pub enum Error {
 
     /// The kernel's BTF misses the prototypes of kfuncs that the kernel has.
     #[error(
-        "damaged BTF: Linux {release} lost the prototypes of {lost} sched_ext kfuncs ({}), so no \
-         program that calls them loads: boot a kernel built with pahole 1.26 or newer",
+        "damaged BTF: Linux {release} lost the prototypes of {lost} sched_ext kfuncs, {} of which \
+         {policy} calls ({}), so it cannot load: boot a kernel built with pahole 1.26 or newer",
+        kfuncs.len(),
         abbreviated(kfuncs)
     )]
     DamagedBtf {
         /// The running kernel.
         release: String,
+        /// The policy that calls some of them.
+        policy: String,
         /// How many kfuncs of sched_ext are damaged.
         lost: usize,
-        /// Those of them that this policy calls.
+        /// Those of them that the policy calls.
         kfuncs: Vec<String>,
     },
 

@@ -132,6 +132,7 @@ pub(super) fn probe(btf: &Btf<'_>, release: &str, needs: &Needs<'_>) -> Result<(
     if !lost.is_empty() {
         return Err(Error::DamagedBtf {
             release: release.into(),
+            policy: needs.policy.into(),
             lost: found.values().filter(|p| **p == Prototype::Damaged).count(),
             kfuncs: lost,
         });

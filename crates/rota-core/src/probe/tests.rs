@@ -218,8 +218,8 @@ fn damaged_btf_refused() {
     let error = Tree::new("disabled", &btf(&functions, &[]))
         .probe(false)
         .unwrap_err();
-    let start = "damaged BTF: Linux 6.18.0-test lost the prototypes of 2 sched_ext kfuncs \
-                 (scx_bpf_kick_cpu), ";
+    let start = "damaged BTF: Linux 6.18.0-test lost the prototypes of 2 sched_ext kfuncs, 1 of \
+                 which scx_test calls (scx_bpf_kick_cpu), ";
     assert!(error.to_string().starts_with(start), "{error}");
     assert_eq!(error.exit_code(), crate::error::EXIT_UNABLE);
 }
@@ -229,7 +229,7 @@ fn a_damaged_alternative_refused_if_the_other_is_gone() {
     let functions = [("scx_bpf_kick_cpu", Plain), ("scx_bpf_dsq_insert", WithAux)];
     let refusal = Tree::new("disabled", &btf(&functions, &[])).refusal();
     assert!(
-        refusal.contains("of 1 sched_ext kfuncs (scx_bpf_dsq_insert)"),
+        refusal.contains("of 1 sched_ext kfuncs, 1 of which scx_test calls (scx_bpf_dsq_insert)"),
         "{refusal}"
     );
     let functions = [

@@ -32,7 +32,7 @@
 //! heavy, and the domains take turns in being the crowded one: fair over time. Only
 //! what is off by more than the hysteresis adds up.
 //!
-//! Domains between which no task may move, directly or by way of others, share no
+//! Domains between which no task would move, directly or by way of others, share no
 //! level: each such group is planned for itself.
 
 use std::time::Duration;
@@ -350,17 +350,45 @@ impl Balancer {
         }
     }
 
-    /// The domains, each in one group with those it is connected with by moves
-    /// that are allowed.
-    fn groups(&self) -> Vec<Vec<usize>> {
-        let mut left: Vec<usize> = (0..self.domains.len()).collect();
+    /// The domains, each in one group with those whose CPUs its tasks can get, or
+    /// whose tasks can get its CPUs.
+    ///
+    /// Tasks that are allowed to move connect two domains only if they would: those
+    /// of a domain that has no more than its part stay, and do not bring the CPUs
+    /// that they could use to others. So whoever has too little where everything
+    /// that is connected shares one level ties nobody together, and what falls apart
+    /// then has levels of its own, at which the same is asked again.
+    fn groups(&self, lightest: &[f64]) -> Vec<Vec<usize>> {
+        let mut groups = Vec::new();
+        let mut left = self.connected((0..self.domains.len()).collect(), |_| true);
+        while let Some(group) = left.pop() {
+            let level = Level::new(&pick(&self.loads, &group), &pick(&self.domains, &group));
+            let parts = match level {
+                Some(level) => self.connected(group, |at| {
+                    level.too_much(&self.loads[at], &self.domains[at], lightest[at]) > 0.0
+                }),
+                None => vec![group],
+            };
+            match parts.len() {
+                1 => groups.extend(parts),
+                _ => left.extend(parts),
+            }
+        }
+        groups.sort_unstable();
+        groups
+    }
+
+    /// What `domains` fall into if only the tasks of those that `give` connect them.
+    fn connected(&self, domains: Vec<usize>, give: impl Fn(usize) -> bool) -> Vec<Vec<usize>> {
+        let goes = |from: usize, to: usize| self.allowed[from][to] && give(from);
+        let mut left = domains;
         let mut groups = Vec::new();
         while let Some(&first) = left.first() {
             let mut group = vec![first];
             left.retain(|&domain| domain != first);
             let mut next = 0;
             while let Some(&at) = group.get(next) {
-                let connected = |to: usize| self.allowed[at][to] || self.allowed[to][at];
+                let connected = |to: usize| goes(at, to) || goes(to, at);
                 let (found, rest) = left.into_iter().partition::<Vec<_>, _>(|&to| connected(to));
                 group.extend(found);
                 left = rest;
@@ -412,7 +440,7 @@ impl Balancer {
             .collect();
         self.turns.clear();
         let mut moves = Vec::new();
-        for group in self.groups() {
+        for group in self.groups(&lightest) {
             let its = Group {
                 loads: &pick(&self.loads, &group),
                 domains: &pick(&self.domains, &group),

@@ -15,7 +15,7 @@ const TURN: f64 = 4.0;
 /// hysteresis: below it the clock says little.
 const MIN_COMPETED_PART: f64 = 0.1;
 
-/// Domains between which tasks may move, directly or by way of others.
+/// Domains between which tasks would move, directly or by way of others.
 pub(super) struct Group<'a> {
     pub loads: &'a [Load],
     pub domains: &'a [Domain],
@@ -205,6 +205,17 @@ impl Level {
         (self.demand(load) - sane(domain.capacity)) / self.price
     }
 
+    /// The same, in the eyes of a domain that could give away tasks of `lightest` at the
+    /// least, infinity if none.
+    pub fn too_much(&self, load: &Load, domain: &Domain, lightest: f64) -> f64 {
+        // Those that wait where no CPU is left wait for nothing.
+        if domain.capacity > MIN_CPUS && lightest.is_finite() {
+            self.bounded(lightest).excess(load, domain)
+        } else {
+            self.excess(load, domain)
+        }
+    }
+
     /// How far the tasks that compete in a domain are from their shares, as a part
     /// of those; too little if positive. Where tasks that compete with nobody have
     /// most of the CPUs, what is a little of the capacity is much to the others.
@@ -258,14 +269,12 @@ impl<'a> Source<'a> {
     fn new(group: &Group<'a>, from: usize, level: &Level) -> Option<Self> {
         let (load, domain) = (&group.loads[from], &group.domains[from]);
         let (limits, lightest) = (group.limits, group.lightest[from]);
-        let has_cpus = domain.capacity > MIN_CPUS;
-        let (part, level) = if has_cpus {
-            (sane(limits.max_part).min(1.0), level.bounded(lightest))
+        let part = if domain.capacity > MIN_CPUS {
+            sane(limits.max_part).min(1.0)
         } else {
-            // Those that wait where no CPU is left wait for nothing.
-            (1.0, *level)
+            1.0
         };
-        let excess = level.excess(load, domain);
+        let excess = level.too_much(load, domain, lightest);
         let gives = excess > 0.0 && lightest.is_finite() && lightest >= 0.0;
         gives.then_some(Source {
             from,

@@ -285,6 +285,22 @@ proptest! {
         prop_assert!(rounds <= ROUNDS_AT_MOST, "{rounds} rounds from {start:?} to {machine:?}");
     }
 
+    /// Where tasks may go from some domains to some, too.
+    #[test]
+    fn any_start_settles_whatever_is_allowed(
+        mut machine in machine(),
+        ways in prop::collection::vec(any::<bool>(), 64),
+        seed in 0..64usize,
+    ) {
+        let mut balancer = machine.balancer(Limits::default());
+        for from in 0..machine.domains.len() {
+            balancer.allow(from, ways[from * 8..].iter().copied());
+        }
+        let start = machine.clone();
+        let rounds = machine.settle(&mut balancer, seed);
+        prop_assert!(rounds <= ROUNDS_AT_MOST, "{rounds} rounds from {start:?} to {machine:?}");
+    }
+
     #[test]
     fn modest_weights_end_up_level(
         domains in prop::collection::vec(1..=4usize, 2..=6),

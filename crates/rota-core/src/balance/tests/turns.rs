@@ -105,12 +105,29 @@ fn what_may_not_move_is_not_asked_for() {
     for (from, allowed) in [true, false, false, true].into_iter().enumerate() {
         balancer.allow(from, [allowed, false, false, allowed]);
     }
-    assert_eq!(balancer.groups(), [vec![0, 3], vec![1], vec![2]]);
+    let groups = |balancer: &Balancer| balancer.groups(&machine.lightest());
+    assert_eq!(groups(&balancer), [vec![0, 3], vec![1], vec![2]]);
     assert_eq!(targets(&mut balancer), [3]);
-    // One way is enough to share a level, but not to go it.
+    // What has too little would not go the other way.
     balancer.allow(0, [true, false, false, false]);
-    assert_eq!(balancer.groups()[0], [0, 3]);
+    assert_eq!(groups(&balancer), [[0], [1], [2], [3]]);
     assert!(targets(&mut balancer).is_empty());
+}
+
+/// Somebody who has an idle LLC to himself now and then, and may go everywhere, does not open its
+/// CPUs to others: to count them in made those that the others can use seem full.
+#[test]
+fn cpus_that_only_a_lonely_task_may_use_are_nobody_elses() {
+    let machine = Machine::new(&[2; 4], vec![hogs(4), vec![], vec![1.0], hogs(2)]);
+    let mut balancer = machine.balancer(Limits::default());
+    balancer.observe(&machine.samples(), ROUND);
+    for from in [0, 3] {
+        balancer.allow(from, [true, false, false, true]);
+    }
+    balancer.allow(1, [false, true, false, false]);
+    let moves = balancer.plan(&machine.lightest());
+    assert_eq!(moves.len(), 1, "{moves:?}");
+    assert_eq!((moves[0].from, moves[0].to), (0, 3));
 }
 
 #[test]

@@ -10,7 +10,9 @@ use rota_sim::bpf::{BpfPolicy, Pieces};
 use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::CpuMask;
 use rota_sim::machine::Machine;
-use rota_sim::model::{Config, Constants, ExitKind, Hog, NewTask, Sim, TickPhase};
+use rota_sim::model::{
+    Act, ChannelKind, Config, Constants, ExitKind, Hog, NewTask, Sim, TaskView, TickPhase,
+};
 use rota_sim::object::Object;
 use rota_sim::report::Options;
 use rota_sim::simulation::{Setup, Simulation};
@@ -215,6 +217,51 @@ fn a_chain_of_wake_ups_leaves_a_pinned_task_its_turn() {
             for task in simulation.sim.tasks() {
                 let wait_ms = task.stats.longest_wait_ns / 1_000_000;
                 assert!(wait_ms < 60, "{release} {name}: {} {wait_ms} ms", task.comm);
+            }
+        }
+    }
+}
+
+/// Who writes to a pipe says that it is about to sleep, and may go on all the same: whom it woke has
+/// its CPU at the next tick, not at the end of its slice.
+#[test]
+fn a_waker_that_goes_on_makes_way_at_its_next_tick() {
+    for (release, kernel) in btf::KERNELS {
+        let kernel = Btf::parse(kernel).unwrap();
+        for name in ["fifo", "vtime", "llc"] {
+            let mut object = load(name, &kernel);
+            object.set_number("slice_ns", 20_000_000).unwrap();
+            let (mut sim, _) = simulation(&object, release, Pieces::Kfuncs);
+            for _ in 0..NR_CPUS {
+                let pipe = sim.add_channel(ChannelKind::Pipe, 0, 1000);
+                let mut sends = false;
+                let writer = move |_: TaskView<'_>| {
+                    sends = !sends;
+                    if sends {
+                        Act::Send(pipe)
+                    } else {
+                        Act::Run(30_000_000)
+                    }
+                };
+                let mut works = false;
+                let reader = move |_: TaskView<'_>| {
+                    works = !works;
+                    if works {
+                        Act::Receive(pipe)
+                    } else {
+                        Act::Run(100_000)
+                    }
+                };
+                sim.add_task(NewTask::new("reader", CpuMask::first(NR_CPUS), reader));
+                let mut writer = NewTask::new("writer", CpuMask::first(NR_CPUS), writer);
+                writer.start_ns = 10_000_000;
+                sim.add_task(writer);
+            }
+            assert_eq!(sim.run_until(SECOND), None);
+            for task in sim.tasks().iter().filter(|task| task.comm == "reader") {
+                // A tick is 4 ms.
+                let wait_ms = task.stats.longest_wait_ns / 1_000_000;
+                assert!(wait_ms < 5, "{release} {name}: {wait_ms} ms");
             }
         }
     }

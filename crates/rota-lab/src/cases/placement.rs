@@ -240,7 +240,10 @@ fn chains_end(guest: &mut Guest) -> CaseResult {
             figures += &format!("{} {:.3} CPUs, gap {gap_ms:.1} ms; ", hog.name, hog.share);
             fair &= gap_ms < CHAIN_MS && hog.share > 0.2;
         }
-        check!(fair, "a hog waits for the pair: {figures}");
+        check!(
+            fair,
+            "a hog waits for the pair, longer than {CHAIN_MS} ms or with 0.2 CPUs at most: {figures}"
+        );
         Ok(figures)
     })
 }

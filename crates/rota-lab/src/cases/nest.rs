@@ -176,25 +176,17 @@ fn spread(guest: &Guest, workload: &str) -> Result<Spread, Failure> {
     thread::sleep(WARM);
     let from = Trace::now_us();
     thread::sleep(LONG_LOOK);
-    let (others, time) = (traced.others.clone(), (from, Trace::now_us()));
-    Ok(spread_within(&traced.finish()?, &others, time))
-}
-
-/// How tasks whose pids are not in `others` were spread between two moments, in microseconds.
-fn spread_within(
-    history: &History,
-    others: &BTreeSet<i32>,
-    (from_us, to_us): (u64, u64),
-) -> Spread {
-    let pieces = (to_us - from_us) / PIECE_US;
-    let piece = |index| (from_us + index * PIECE_US, from_us + (index + 1) * PIECE_US);
-    let look = |index| history.usage(others, piece(index));
+    let pieces = (Trace::now_us() - from) / PIECE_US;
+    let piece = |index| (from + index * PIECE_US, from + (index + 1) * PIECE_US);
+    let others = traced.others.clone();
+    let history = traced.finish()?;
+    let look = |index| history.usage(&others, piece(index));
     let found: Vec<Usage> = (0..pieces).map(look).collect();
     let mean = |value: fn(&Usage) -> f64| found.iter().map(value).sum::<f64>() / pieces as f64;
-    Spread {
+    Ok(Spread {
         cpus: mean(|usage| usage.cpus() as f64),
         runnable: mean(Usage::mean_runnable),
-    }
+    })
 }
 
 /// What the tasks of a workload use once they are warm.
@@ -231,8 +223,8 @@ struct Burst {
     cpus: usize,
     /// The longest time for which a task waited beside an idle CPU, in milliseconds.
     wait_ms: f64,
-    /// CPUs that were used at a time, from 200 ms after the end on.
-    after: f64,
+    /// What was used from 200 ms after the end on.
+    after: Usage,
     /// CPUs of the primary nest then, on average; 0 without a scheduler that has one.
     nest: f64,
 }
@@ -265,7 +257,7 @@ fn run_burst(guest: &Guest, sched: Option<&Sched>) -> Result<Burst, Failure> {
     Ok(Burst {
         cpus: history.usage(&others, time).cpus(),
         wait_ms: waits.longest_us as f64 / 1e3,
-        after: spread_within(&history, &others, (end, end + 2 * PIECE_US)).cpus,
+        after: history.usage(&others, (end, end + 200_000)),
         nest,
     })
 }
@@ -288,11 +280,12 @@ fn nest_grows_and_shrinks(guest: &mut Guest) -> CaseResult {
     scheduled(guest, &["--stats", "0.2"], |sched| {
         let found = run_burst(guest, Some(sched))?;
         let figures = format!(
-            "{found}, EEVDF {eevdf}; afterwards {:.1} used, nest of {:.1}",
-            found.after, found.nest
+            "{found}, EEVDF {eevdf}; afterwards {} used, nest of {:.1}",
+            found.after.cpus(),
+            found.nest
         );
         check_grown(&found, cpus, 1.0, &figures)?;
-        check!(found.after <= 2.0 && found.nest <= 2.0, "{figures}");
+        check!(found.after.cpus() <= 2 && found.nest <= 2.0, "{figures}");
         Ok(figures)
     })
 }
@@ -337,10 +330,10 @@ fn limited_nest_grows(guest: &mut Guest) -> CaseResult {
     scheduled(guest, &args, |sched| {
         let found = run_burst(guest, Some(sched))?;
         let forced = counters_of(&next_stats(sched)?)["nr_forced"];
-        let used = found.after;
-        let figures = format!("{found}, nr_forced {forced}; afterwards {used:.1} used");
+        let used = found.after.cpus();
+        let figures = format!("{found}, nr_forced {forced}; afterwards {used} used");
         check_grown(&found, cpus, 2.0, &figures)?;
-        check!(forced > 0.0 && used <= 2.0, "{figures}");
+        check!(forced > 0.0 && used <= 2, "{figures}");
         Ok(figures)
     })
 }

@@ -23,6 +23,7 @@
 #define __ROTA_FAIR_BPF_H
 
 #include <rota/fault.bpf.h>
+#include <rota/local.bpf.h>
 #include <rota/pinned.bpf.h>
 #include <rota/vclock.bpf.h>
 
@@ -135,6 +136,20 @@ static __always_inline void fair_watch(struct vclock *clock, u64 deadline)
 {
 	if (vtime_before(clock->now + 2 * slice_ns, deadline))
 		vclock_watch(clock, deadline);
+}
+
+/*
+ * For select_cpu(): @p goes straight to a local queue, so fair_place() does not see it. It
+ * would be as far behind @clock, that of the queue it goes past, as it was when it went to
+ * sleep, and take that from who comes next. A pinned task goes by the clock of its CPU, but
+ * nobody waits for that CPU alone, and then it is the same.
+ */
+static __always_inline void fair_wake(struct task_struct *p, const struct vclock *clock)
+{
+	u64 deadline = clock->now + fair_slice(p) / 2;
+
+	if (vtime_before(p->scx.dsq_vtime, deadline))
+		task_set_vtime(p, deadline);
 }
 
 /*
@@ -355,7 +370,7 @@ static __always_inline void fair_stopping(struct task_struct *p, bool runnable, 
 	struct fair_cpu *fc = fair_cpu(task_cpu(p));
 
 	task_set_vtime(p, fair_charge(p, fc, contended));
-	task_requeue_if_preempted(p, runnable);
+	local_stopping(p, runnable);
 }
 
 /*

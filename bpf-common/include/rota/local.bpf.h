@@ -89,4 +89,16 @@ static __always_inline void local_tick(struct task_struct *p, u64 slice_ns)
 	chain->handed = false;
 }
 
+/*
+ * For stopping(): @p leaves its CPU, and would go on if it is @runnable. A tick that ends a
+ * chain may meet one that has just woken the next and is about to sleep: that one would run
+ * without dispatch(), and so on if each tick meets them there. So it has no slice either.
+ */
+static __always_inline void local_stopping(struct task_struct *p, bool runnable)
+{
+	task_requeue_if_preempted(p, runnable);
+	if (!runnable && !p->scx.slice && !dsq_is_empty(SCX_DSQ_LOCAL))
+		scx_bpf_kick_cpu(task_cpu(p), SCX_KICK_PREEMPT);
+}
+
 #endif /* __ROTA_LOCAL_BPF_H */

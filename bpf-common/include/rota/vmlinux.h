@@ -137,6 +137,7 @@ enum scx_enq_flags {
 #define SCX_WAKE_FORK		4ULL
 #define SCX_WAKE_SYNC		0x10ULL
 #define SCX_KICK_IDLE		1ULL
+#define SCX_KICK_PREEMPT	2ULL
 #define SCX_PICK_IDLE_CORE	1ULL
 #define SCX_OPS_KEEP_BUILTIN_IDLE 1ULL
 #define SCX_TASK_QUEUED		1

@@ -11,7 +11,8 @@ use rota_sim::btf::{self, Btf};
 use rota_sim::kernel_api::CpuMask;
 use rota_sim::machine::Machine;
 use rota_sim::model::{
-    Act, ChannelKind, Config, Constants, ExitKind, Hog, NewTask, Sim, TaskView, TickPhase,
+    Act, ChannelKind, Config, Constants, ExitKind, Hog, NewTask, Sim, TaskFigures, TaskView,
+    TickPhase,
 };
 use rota_sim::object::Object;
 use rota_sim::report::Options;
@@ -465,4 +466,54 @@ fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
     );
     assert_eq!([counted("even", 0), counted("odd", 0)], [0, 0]);
     assert_eq!(number("beats_by_rest[0]"), beats.div_ceil(3));
+}
+
+/// Two tasks that wake each other keep a CPU from who may use no other for no longer than they have had
+/// less than it: half a slice each, which take twice as long, and what it has had for nothing before they
+/// came, a slice and two ticks. That is so whichever of the two a tick meets, be it each time the same or
+/// one that has just woken the other and is about to sleep.
+#[test]
+fn a_pair_that_talks_makes_way_for_who_may_use_no_other_cpu() {
+    for release in ["6.12", "7.3"] {
+        for name in POLICIES {
+            for run_us in [[1, 3], [30, 30], [1000, 3000]] {
+                let waits_ms = waits_for_a_pair(name, release, run_us);
+                assert!(
+                    waits_ms.iter().all(|wait| *wait < 48),
+                    "{release} {name} {run_us:?}: {waits_ms:?} ms"
+                );
+            }
+        }
+    }
+}
+
+/// The longest waits, in ms, of two hogs with a CPU each that a pair may use too, which talks through
+/// pipes: the first runs for so long before it answers, and the second. Slices are of 5 ms.
+fn waits_for_a_pair(name: &str, release: &str, run_us: [u64; 2]) -> Vec<u64> {
+    let mut object = load(name, &btf::kernel(release).unwrap());
+    object.set_number("slice_ns", 5_000_000).unwrap();
+    // Where slices vary they do not here.
+    let _ = object.set_number("slice_min_ns", 5_000_000);
+    let (mut sim, _) = simulation(&object, release, Pieces::Kfuncs);
+    let words = [1, 0].map(|words| sim.add_channel(ChannelKind::Pipe, words, 1000));
+    for (end, run_us) in run_us.into_iter().enumerate() {
+        let mut step = 0;
+        let next = move |_: TaskView<'_>| {
+            step += 1;
+            match step % 3 {
+                1 => Act::Receive(words[end]),
+                2 => Act::Run(run_us * 1000),
+                _ => Act::Send(words[1 - end]),
+            }
+        };
+        sim.add_task(NewTask::new("pair", CpuMask::first(2), next));
+    }
+    for cpu in 0..2 {
+        let mut hog = NewTask::new("hog", [cpu].into_iter().collect(), Hog);
+        hog.start_ns = SECOND / 5;
+        sim.add_task(hog);
+    }
+    assert_eq!(sim.run_until(SECOND), None);
+    let wait_ms = |hog: &TaskFigures| hog.stats.longest_wait_ns / 1_000_000;
+    sim.tasks()[2..].iter().map(wait_ms).collect()
 }

@@ -123,7 +123,7 @@ OP(void, fifo, tick, struct task_struct *p)
 
 OP(void, fifo, stopping, struct task_struct *p, bool runnable)
 {
-	task_requeue_if_preempted(p, runnable);
+	local_stopping(p, runnable);
 }
 
 OP(void, fifo, update_idle, s32 cpu, bool idle)

@@ -117,6 +117,7 @@ OP(s32, freq, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 		memo->attached = prev + 1;
 	memo->nr_misses = impatient || (!shared && (rank == prev || rank == attached)) ?
 		0 : memo->nr_misses + 1;
+	fair_wake(p, &clock);
 	if (!fault_stalls(p))
 		dsq_insert_at_once(p, rank_cpu(rank), slice_ns);
 	return rank_cpu(rank);

@@ -64,6 +64,7 @@ OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
 	u32 own = cpu_llc(prev_cpu), llc = own;
 	bool none = idle_none(), idle = true;
+	struct shard_state *state;
 	s32 cpu = -1;
 
 	if (wake_flags & SCX_WAKE_FORK && nr_llcs > 1) {
@@ -93,8 +94,11 @@ OP(s32, llc, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 	if (cpu < 0)
 		cpu = task_any_cpu(p);
 	place_carry(p, prev_cpu, cpu);
-	if (idle && !fault_stalls(p))
-		dsq_insert_at_once(p, cpu, shard_state(cpu_shard(cpu))->slice_ns);
+	if (idle && !fault_stalls(p)) {
+		state = shard_state(cpu_shard(cpu));
+		dsq_insert_at_once(p, cpu, state->slice_ns);
+		fair_wake(p, &state->clock);
+	}
 	return cpu;
 }
 

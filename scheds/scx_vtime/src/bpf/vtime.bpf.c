@@ -50,16 +50,18 @@ static struct vclock clock;
 
 OP(s32, vtime, select_cpu, struct task_struct *p, s32 prev_cpu, u64 wake_flags)
 {
-	s32 cpu, own = bpf_get_smp_processor_id();
-	bool placed;
+	s32 cpu = bpf_get_smp_processor_id();
+	bool placed = local_take_over(p, wake_flags, DSQ_MACHINE);
 
-	if (local_take_over(p, wake_flags, DSQ_MACHINE)) {
+	if (placed) {
 		count(nr_sync);
-		return own;
+	} else {
+		cpu = idle_place(p, prev_cpu, wake_flags, &placed);
+		if (placed)
+			count(nr_idle);
 	}
-	cpu = idle_place(p, prev_cpu, wake_flags, &placed);
 	if (placed)
-		count(nr_idle);
+		fair_wake(p, &clock);
 	return cpu;
 }
 

@@ -223,7 +223,7 @@ struct Burst {
     cpus: usize,
     /// The longest time for which a task waited beside an idle CPU, in milliseconds.
     wait_ms: f64,
-    /// What was used from 200 ms after the end on.
+    /// What was used in [`LOOK_AFTER`], from 100 to 400 ms after the end on.
     after: Usage,
     /// CPUs of the primary nest then, on average; 0 without a scheduler that has one.
     nest: f64,
@@ -239,6 +239,12 @@ impl std::fmt::Display for Burst {
     }
 }
 
+/// How often the scheduler tells of its nests where bursts are looked at, in seconds. Its thread does
+/// so on a warm CPU, and drives the one task that is left there away: [`LOOK_AFTER`] lies between two
+/// lines.
+const TELL_S: &str = "0.3";
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+
 fn run_burst(guest: &Guest, sched: Option<&Sched>) -> Result<Burst, Failure> {
     let online = guest.online();
     let traced = Traced::start(guest, &burst(online.len()))?;
@@ -246,9 +252,13 @@ fn run_burst(guest: &Guest, sched: Option<&Sched>) -> Result<Burst, Failure> {
     let allowed = tasks.map(|task| (task.pid, online.clone())).collect();
     // The burst begins 600 ms after its tasks were let go, which was just before.
     let due = Trace::now_us() + 550_000;
-    thread::sleep(Duration::from_millis(1800));
+    thread::sleep(Duration::from_millis(1700));
+    sched.map(next_stats).transpose()?;
+    // Until who wrote the line, and who read it, sleep.
+    thread::sleep(Duration::from_millis(20));
     let end = Trace::now_us();
-    thread::sleep(Duration::from_millis(200));
+    thread::sleep(LOOK_AFTER);
+    let look = (end, Trace::now_us());
     let nest = sched.map(nest_size).transpose()?.unwrap_or_default();
     let others = traced.others.clone();
     let history = traced.finish()?;
@@ -257,7 +267,7 @@ fn run_burst(guest: &Guest, sched: Option<&Sched>) -> Result<Burst, Failure> {
     Ok(Burst {
         cpus: history.usage(&others, time).cpus(),
         wait_ms: waits.longest_us as f64 / 1e3,
-        after: history.usage(&others, (end, end + 200_000)),
+        after: history.usage(&others, look),
         nest,
     })
 }
@@ -272,12 +282,12 @@ fn nest_size(sched: &Sched) -> Result<f64, Failure> {
 /// Goal: the nest never costs work conservation, and lets go of what is no longer used.
 /// Method: beside a task that sleeps now and then, one more for each other CPU begins at once and
 /// ends after a second. All CPUs are used, and none idles beside a task that waits for longer than
-/// the bound; 300 ms after the end the nest has two CPUs at most, and the task that is left runs
-/// there. EEVDF's figures beside.
+/// the bound; soon after the end the nest has two CPUs at most, and the task that is left runs there.
+/// EEVDF's figures beside.
 fn nest_grows_and_shrinks(guest: &mut Guest) -> CaseResult {
     let cpus = guest.machine().cpus;
     let eevdf = run_burst(guest, None)?;
-    scheduled(guest, &["--stats", "0.2"], |sched| {
+    scheduled(guest, &["--stats", TELL_S], |sched| {
         let found = run_burst(guest, Some(sched))?;
         let figures = format!(
             "{found}, EEVDF {eevdf}; afterwards {} used, nest of {:.1}",
@@ -304,7 +314,7 @@ fn check_grown(found: &Burst, cpus: usize, times: f64, figures: &str) -> Result<
 /// Method: the same burst with tasks that are impatient from the beginning: all CPUs that they get
 /// beyond the nests become primary, and none goes through the reserve.
 fn impatience_warms(guest: &mut Guest) -> CaseResult {
-    scheduled(guest, &["--stats", "0.2", "--impatience", "0"], |sched| {
+    scheduled(guest, &["--stats", TELL_S, "--impatience", "0"], |sched| {
         run_burst(guest, Some(sched))?;
         let counters = counters_of(&next_stats(sched)?);
         let (impatient, grown) = (counters["nr_impatient"], counters["nr_grown"]);
@@ -321,7 +331,7 @@ fn limited_nest_grows(guest: &mut Guest) -> CaseResult {
     let cpus = guest.machine().cpus;
     let args = [
         "--stats",
-        "0.2",
+        TELL_S,
         "--primary-max",
         "1",
         "--remove-us",

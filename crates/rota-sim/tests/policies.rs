@@ -469,9 +469,10 @@ fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
 }
 
 /// Two tasks that wake each other keep a CPU from who may use no other for no longer than they have had
-/// less than it: half a slice each, which take twice as long, and what it has had for nothing before they
-/// came, a slice and two ticks. That is so whichever of the two a tick meets, be it each time the same or
-/// one that has just woken the other and is about to sleep.
+/// less than it. Each is half a slice behind, and has to make up for what the other had for nothing
+/// before they came, a slice and two ticks: twice 15.5 ms. A chain ends at every second tick, which is 8 ms
+/// more; 40 are the most that was seen of 225 pairs. That is so whichever of the two a tick meets, be it
+/// each time the same or one that has just woken the other and is about to sleep.
 #[test]
 fn a_pair_that_talks_makes_way_for_who_may_use_no_other_cpu() {
     for release in ["6.12", "7.3"] {

@@ -223,7 +223,7 @@ struct Burst {
     cpus: usize,
     /// The longest time for which a task waited beside an idle CPU, in milliseconds.
     wait_ms: f64,
-    /// What was used in [`LOOK_AFTER`], from 100 to 400 ms after the end on.
+    /// What was used in [`LOOK_AFTER`], from 120 to 420 ms after the end on.
     after: Usage,
     /// CPUs of the primary nest then, on average; 0 without a scheduler that has one.
     nest: f64,

@@ -218,8 +218,8 @@ fn pinned_crowd(guest: &mut Guest, crowd: usize) -> CaseResult {
 }
 
 /// The longest wait for a pair that talks, in milliseconds. A policy that knows no vtime lets it have a
-/// slice and two ticks; one that does gives it what it has not had before: up to 40 were seen, 112 where
-/// those who talk could save up, and 980 without an end of chains.
+/// slice and two ticks; one that does gives it what it has not had before: up to 40 were seen, 112 before
+/// who wakes was brought near the clock, and 980 without an end of chains.
 const CHAIN_MS: f64 = 60.0;
 
 /// Goal: tasks that keep waking each other on a CPU leave it to those who may use no other.

@@ -39,7 +39,8 @@ static __always_inline bool export_takes(s64 budget, u32 weight)
 /*
  * For enqueue(): the shard in whose queue to put @p, which has used up its
  * slice in shard @from: another one if the balancer wants it there. Who may use no
- * more CPUs than a shard has is taken to be confined to it.
+ * more CPUs than a shard has is taken to be confined to it, and threads of the kernel
+ * are where they serve.
  */
 static __always_inline u32 balance_target(const struct task_struct *p, u32 from)
 {
@@ -47,7 +48,8 @@ static __always_inline u32 balance_target(const struct task_struct *p, u32 from)
 	u32 weight = p->scx.weight;
 	u32 i;
 
-	if (nr_shards == 1 || p->nr_cpus_allowed <= shards[from & (MAX_SHARDS - 1)].nr_cpus)
+	if (nr_shards == 1 || p->flags & PF_KTHREAD ||
+	    p->nr_cpus_allowed <= shards[from & (MAX_SHARDS - 1)].nr_cpus)
 		return from;
 	if (!state->mover)
 		state->mover = p->pid;

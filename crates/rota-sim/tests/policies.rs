@@ -425,6 +425,43 @@ fn a_crowd_that_is_gone_has_nobody_taken_away() {
     assert!(moves < 180 * runs, "{moves} moves between the LLCs");
 }
 
+/// A budget that only the lightest task fits moves that task, but no thread of the kernel, which is where it
+/// serves: a level machine on which one runs for once would be seen as one with something to move.
+#[test]
+fn the_balancer_leaves_threads_of_the_kernel_alone() {
+    for (release, kernel) in btf::KERNELS {
+        let mut object = two_llcs(2, &Btf::parse(kernel).unwrap());
+        let mut set = |path: &str, value: u64| object.set_number(path, value).unwrap();
+        set("balance_active", 1);
+        for from in [0, 1] {
+            set(&format!("shard_exports[{from}][0].budget"), 5);
+            set(&format!("shard_exports[{from}][0].target"), 1 - from);
+        }
+        for kthread in [false, true] {
+            let (mut sim, policy) = simulation(&object, release, Pieces::Kfuncs);
+            let light = NewTask {
+                nice: 19,
+                kthread,
+                ..NewTask::new("light", CpuMask::first(NR_CPUS), Hog)
+            };
+            sim.add_task(light);
+            for _ in 0..2 * NR_CPUS {
+                sim.add_task(NewTask::new("hog", CpuMask::first(NR_CPUS), Hog));
+            }
+            assert_eq!(sim.run_until(SECONDS * SECOND), None);
+            let instance = policy.instance();
+            let each = |path: &dyn Fn(u64) -> String| {
+                [0, 1].map(|shard| instance.number(&path(shard)).unwrap())
+            };
+            let lightest = each(&|shard| format!("shard_states[{shard}].lightest"));
+            let moved = each(&|shard| format!("shard_exports[{shard}][0].moved"));
+            let seen = (lightest.into_iter().min().unwrap(), moved != [0, 0]);
+            let meant = if kthread { (100, false) } else { (1, true) };
+            assert_eq!(seen, meant, "{release}, kthread {kthread}");
+        }
+    }
+}
+
 #[test]
 fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
     let kernel = btf::kernel("7.3").unwrap();

@@ -269,6 +269,10 @@ fn load_failed(kernel: &Kernel, error: &libbpf_rs::Error, said: &[String]) -> Er
     match (errno(error), verdict(said)) {
         // A verifier without memory leaves a log, too, which says nothing of the program.
         (Errno::ENOMEM, _) => failed(),
+        (_, Some(_)) if calls_forerunner(said) => Error::Load {
+            phase: "load the policy",
+            cause: "out of memory (while libbpf looked for what the kernel offers)".into(),
+        },
         (_, Some((program, lines))) => Error::Verifier {
             release: kernel.release.clone(),
             program,
@@ -277,6 +281,18 @@ fn load_failed(kernel: &Kernel, error: &libbpf_rs::Error, said: &[String]) -> Er
         (Errno::EPERM, None) => not_permitted(kernel),
         (_, None) => failed(),
     }
+}
+
+/// Whether the rejected program calls the forerunner of `bpf_probe_read_kernel()`. libbpf tries once
+/// whether the kernel has that, puts the forerunner in if the trial fails, and takes each failure
+/// for a no. Every kernel with sched_ext has it, so what was missing is the memory for the trial.
+fn calls_forerunner(said: &[String]) -> bool {
+    let forerunner = |line: &String| {
+        ["call bpf_probe_read#", "call bpf_probe_read_str#"]
+            .iter()
+            .any(|call| line.contains(call))
+    };
+    said.iter().any(forerunner)
 }
 
 /// The rejected program and the end of the verifier's log, if it has spoken.
@@ -393,6 +409,34 @@ mod tests {
             "cannot load the policy: out of memory (prog 'llc_dispatch': BPF program load failed: \
              -ENOMEM)"
         );
+    }
+
+    #[test]
+    fn a_trial_without_memory_is_not_the_kernels_fault() {
+        let kernel = Kernel::running(std::path::Path::new("/nonexistent"));
+        let calling = |helper: &str| {
+            let said = lines(&format!(
+                "libbpf: prog 'fifo_exit': BPF program load failed: -EINVAL\n\
+                 libbpf: prog 'fifo_exit': -- BEGIN PROG LOAD LOG --\n\
+                 73: (85) call {helper}\n\
+                 program of this type cannot use helper {helper}\n\
+                 -- END PROG LOAD LOG --\n\
+                 libbpf: prog 'fifo_exit': failed to load: -EINVAL\n"
+            ));
+            let error = libbpf_rs::Error::from_raw_os_error(Errno::EINVAL as i32);
+            load_failed(&kernel, &error, &said)
+        };
+        for helper in ["bpf_probe_read_str#45", "bpf_probe_read#4"] {
+            let error = calling(helper);
+            assert_eq!(error.exit_code(), crate::error::EXIT_EJECTED);
+            assert_eq!(
+                error.to_string(),
+                "cannot load the policy: out of memory (while libbpf looked for what the kernel \
+                 offers)"
+            );
+        }
+        let other = calling("bpf_probe_read_kernel_str#115");
+        assert_eq!(other.exit_code(), crate::error::EXIT_UNABLE);
     }
 
     #[test]

@@ -167,7 +167,8 @@ impl Settings {
 
     /// Whether `case` runs in `cell` though only a part of the cells has it: each machine has each
     /// scheduler on every third kernel, and the next machine, scheduler or clock on the next. What
-    /// some schedulers alone have to do is for all kernels, or for the newest.
+    /// some schedulers alone have to do is on all kernels of the full matrix, and not all of it on
+    /// the same one of the default. Some is for the newest kernel only.
     fn has_turn(&self, cell: &Cell, case: &Case) -> bool {
         let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
         let kernels = [&KERNELS[..], &MORE_KERNELS].concat();
@@ -182,12 +183,18 @@ impl Settings {
         let Some(machine) = machines.iter().position(|name| *name == topology) else {
             return true;
         };
-        if !case.scheds.is_empty() || case.kernel.is_some() {
+        let few = !case.scheds.is_empty();
+        if few && self.full || case.kernel.is_some() {
             return true;
         }
         let sched = self.scheds.iter().position(|name| *name == cell.sched);
         let boot = usize::from(case.clock != Clock::Host);
-        (machine + sched.unwrap_or(0) + boot) % KERNELS.len() == kernel % KERNELS.len()
+        let own = if few {
+            case.name.bytes().map(usize::from).sum()
+        } else {
+            0
+        };
+        (machine + sched.unwrap_or(0) + boot + own) % KERNELS.len() == kernel % KERNELS.len()
     }
 
     /// The kernels of all cells, each once, and which guests they are for.

@@ -163,14 +163,27 @@ fn a_sparse_matrix_has_each_two_of_kernel_machine_and_scheduler_together() {
 }
 
 #[test]
-fn a_sparse_matrix_has_what_few_schedulers_do_on_all_kernels_or_the_newest() {
-    let kernels = |name, topology: &str| -> Vec<String> {
-        let cells = cells_of(name, false).into_iter();
+fn what_few_schedulers_do_takes_turns_unless_the_matrix_is_full() {
+    let kernels = |name, topology: &str, full| -> Vec<String> {
+        let cells = cells_of(name, full).into_iter();
         let here = cells.filter(|cell| cell.topology.to_string() == topology);
         here.map(|cell| cell.kernel.to_string()).collect()
     };
-    assert_eq!(kernels("balancer_levels", "2x2x2"), KERNELS);
-    assert_eq!(kernels("light_beside_heavy", "1x4x1"), ["7.3"; 3]);
+    let all = [&KERNELS[..], &MORE_KERNELS].concat();
+    let mut met = BTreeSet::new();
+    for name in [
+        "balancer_levels",
+        "shares_across_llcs",
+        "wakeups_stay_local",
+    ] {
+        assert_eq!(kernels(name, "2x2x2", true), all, "{name}");
+        let [kernel] = &kernels(name, "2x2x2", false)[..] else {
+            panic!("{name} runs on more than one kernel, or none");
+        };
+        met.insert(kernel.clone());
+    }
+    assert!(met.len() > 1, "all on {met:?}");
+    assert_eq!(kernels("light_beside_heavy", "1x4x1", false), ["7.3"; 3]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use crate::guest::{
 pub const CASES: &[Case] = &[
     Case::new("busy_machine", busy_machine).counted(),
     Case::new("pinned_stay", pinned_stay).counted(),
-    Case::new("pinned_crowd", |guest| pinned_crowd(guest, 1_500))
+    Case::new("pinned_crowd", |guest| pinned_crowd(guest, 500))
         .counted()
         .one_kernel()
         .one_machine(),

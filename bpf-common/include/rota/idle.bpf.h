@@ -123,6 +123,23 @@ static __always_inline bool idle_kick(const struct task_struct *p)
 }
 
 /*
+ * For update_idle(): wake @cpu, which runs this and is about to sleep, so that it looks
+ * once more. True unless it is going offline. What it raises then is never run, and as
+ * the kernel's list of such work is never empty after that, neither is what the CPU
+ * raises when it is back: the end of the policy, for one, which would never come.
+ */
+static __always_inline bool idle_wake(s32 cpu)
+{
+	const struct cpumask *online = scx_bpf_get_online_cpumask();
+	bool stays = bpf_cpumask_test_cpu(cpu, online);
+
+	scx_bpf_put_cpumask(online);
+	if (stays)
+		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+	return stays;
+}
+
+/*
  * For update_idle(): @cpu found nothing to run and is about to sleep. A task
  * queued between its last look and the moment the kernel's mask shows it as
  * idle had nobody to wake for it; look once more. The kernel calls
@@ -131,10 +148,7 @@ static __always_inline bool idle_kick(const struct task_struct *p)
  */
 static __always_inline bool idle_recheck(s32 cpu, u64 dsq)
 {
-	if (dsq_is_empty(dsq))
-		return false;
-	scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
-	return true;
+	return !dsq_is_empty(dsq) && idle_wake(cpu);
 }
 
 #endif /* __ROTA_IDLE_BPF_H */

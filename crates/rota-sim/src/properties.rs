@@ -309,6 +309,12 @@ impl Scheduler {
             slice_ns: written.slice_ns,
         };
         let report = || simulation.report(workload, &options);
+        let lost = sim.totals().kicks_lost;
+        prop_assert!(
+            lost == 0,
+            "a CPU that goes kicks {lost} times\n{}",
+            report()
+        );
         let lost_ns = sim.totals().longest_lost_ns;
         prop_assert!(
             lost_ns <= self.promises.idle_ns,

@@ -462,6 +462,25 @@ fn the_balancer_leaves_threads_of_the_kernel_alone() {
     }
 }
 
+/// Before the kernel takes a policy out of the way for a CPU that goes, the policy sees that CPU go idle,
+/// beside tasks that wait. A kick there would be the last one of this CPU for ever.
+#[test]
+fn a_cpu_that_goes_offline_kicks_nobody() {
+    for (release, kernel) in btf::KERNELS {
+        for name in POLICIES {
+            let object = load(name, &Btf::parse(kernel).unwrap());
+            let (mut sim, _) = simulation(&object, release, Pieces::Kfuncs);
+            for _ in 0..3 * NR_CPUS {
+                sim.add_task(NewTask::new("hog", CpuMask::first(NR_CPUS), Hog));
+            }
+            sim.hotplug_at(SECOND / 10, 1, false);
+            let exit = sim.run_until(SECOND).unwrap();
+            assert_eq!(exit.message, "cpu 1 going offline, exiting scheduler");
+            assert_eq!(sim.totals().kicks_lost, 0, "{release} {name}");
+        }
+    }
+}
+
 #[test]
 fn a_policy_can_live_by_its_timer_and_find_maps_in_a_map() {
     let kernel = btf::kernel("7.3").unwrap();

@@ -497,7 +497,12 @@ impl Context<'_> {
             }
         }
         let cpu = self.cpu;
-        if !std::mem::replace(&mut self.core.rq(cpu).kick_work, true) {
+        if !self.core.rq(cpu).online {
+            // Its interrupts are off and never on again: the work stays in the CPU's list, and
+            // more of it is not raised because the list is not empty.
+            self.core.stats.kicks_lost += 1;
+            self.core.rq(cpu).kick_work = true;
+        } else if !std::mem::replace(&mut self.core.rq(cpu).kick_work, true) {
             self.core.interrupt(cpu, 0, Irq::KickWork);
         }
     }

@@ -38,6 +38,8 @@ pub(super) enum Irq {
     Watchdog,
     /// A CPU goes offline or comes back.
     Hotplug { cpu: u32, online: bool },
+    /// A policy that does not know of that is to end.
+    Outdated { cpu: u32, online: bool },
     /// The core does without the policy, or with it again.
     Bypass { on: bool },
     /// User space unloads the policy.

@@ -10,6 +10,10 @@ use super::rq::Kicks;
 use super::task::{Class, Wants};
 use crate::kernel_api::TaskId;
 
+/// Until the helper thread takes the policy out of the way, which until then sees what a CPU
+/// does that goes, in nanoseconds.
+const HELPER_NS: u64 = 100_000;
+
 impl Kernel {
     /// An interrupt on `cpu`.
     pub(super) async fn handle(&self, cpu: u32, irq: Irq) {
@@ -42,6 +46,11 @@ impl Kernel {
             }
             Irq::Watchdog => self.with(|core| core.watchdog(cpu)),
             Irq::Hotplug { cpu: of, online } => self.hotplug(cpu, of, online).await,
+            Irq::Outdated { cpu: of, online } => self.with(|core| {
+                let way = if online { "on" } else { "off" };
+                let message = format!("cpu {of} going {way}line, exiting scheduler");
+                core.exit_with(cpu, ExitKind::UnregKern, ECODE_RESTART_HOTPLUG, message);
+            }),
             Irq::Bypass { on } => self.set_bypass(cpu, on).await,
         }
     }
@@ -189,9 +198,8 @@ impl Kernel {
         }
         self.with(|core| {
             if !knows {
-                let way = if online { "on" } else { "off" };
-                let message = format!("cpu {of} going {way}line, exiting scheduler");
-                core.exit_with(cpu, ExitKind::UnregKern, ECODE_RESTART_HOTPLUG, message);
+                let outdated = Irq::Outdated { cpu: of, online };
+                core.interrupt(cpu, HELPER_NS, outdated);
             }
             core.set_online(of, online);
             core.resched(cpu, of);

@@ -52,6 +52,8 @@ pub(super) struct Rq {
     /// Tasks that this round has dispatched.
     pub(super) nr_dispatched: u32,
     pub(super) kicks: Kicks,
+    /// The stopper has run, which took a task away: the CPU has not idled.
+    pub(super) stopper: bool,
     pub(super) kick_work: bool,
     /// How often it has been through pick or put.
     pub(super) pick_seq: u64,
@@ -99,6 +101,7 @@ impl Rq {
             buffer: Vec::new(),
             nr_dispatched: 0,
             kicks: Kicks::default(),
+            stopper: false,
             kick_work: false,
             pick_seq: 0,
             pick_waiters: Vec::new(),

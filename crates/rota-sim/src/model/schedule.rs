@@ -70,6 +70,8 @@ impl Kernel {
         let is_ext = |task: TaskId| self.with(|core| core.get(task).is_ext());
         let prev_ext = prev.filter(|&task| is_ext(task));
         let stays_ext = stays.filter(|&task| is_ext(task));
+        let stopper = self.with(|core| std::mem::take(&mut core.rq(cpu).stopper));
+        let idled = prev.is_none() && !stopper;
         let mut found = Found::Nothing;
         // A higher class may get work while ops.dispatch() runs.
         while self.with(|core| core.rq(cpu).higher.is_empty() && !core.keeps_higher(cpu, stays)) {
@@ -84,7 +86,7 @@ impl Kernel {
             }
             if let Some(task) = stays_ext {
                 self.put_prev(cpu, task, Some(next)).await;
-            } else if prev.is_none() {
+            } else if idled {
                 self.update_idle(cpu, false, true).await;
             }
             if prev_ext.is_some() {
@@ -104,7 +106,7 @@ impl Kernel {
         let head = self.with(|core| core.rq(cpu).local.first());
         if let Some(task) = stays_ext {
             self.put_prev(cpu, task, head).await;
-        } else if prev.is_none() && head.is_some() {
+        } else if idled && head.is_some() {
             self.update_idle(cpu, false, true).await;
         }
         // The task that was put may have come back as the last one.
@@ -119,7 +121,7 @@ impl Kernel {
                 Some(next)
             }
             None => {
-                self.update_idle(cpu, true, prev.is_some()).await;
+                self.update_idle(cpu, true, !idled).await;
                 None
             }
         }
@@ -296,6 +298,7 @@ impl Kernel {
         self.with(|core| {
             core.switched(cpu, Some(task), None);
             core.off_cpu(task);
+            core.rq(cpu).stopper = true;
             core.rq(cpu).need_resched = true;
         });
         self.unlock_rq(cpu);

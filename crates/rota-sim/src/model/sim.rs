@@ -84,6 +84,9 @@ pub struct Totals {
     pub wakeups_to_idle: u64,
     /// Kicks.
     pub kicks: u64,
+    /// Those of a CPU that is going offline: they never come, nor does any that it raises once
+    /// it is back.
+    pub kicks_lost: u64,
     /// Switches of all CPUs.
     pub switches: u64,
     /// How often a CPU had to wait for a run queue's lock.
@@ -297,6 +300,7 @@ impl Sim {
                 wakeups_beside_idle: stats.wakeups_beside_idle,
                 wakeups_to_idle: stats.wakeups_to_idle,
                 kicks: stats.kicks,
+                kicks_lost: stats.kicks_lost,
                 switches: stats.switches,
                 rq_lock_waits: stats.rq_lock_waits,
                 lost_ns: stats.beside.total_ns,

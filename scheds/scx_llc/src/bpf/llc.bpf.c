@@ -205,7 +205,7 @@ OP(void, llc, update_idle, s32 cpu, bool idle)
 	waiting = idle_recheck(cpu, DSQ_SHARD | shard);
 	fair_idle(cpu, &shard_state(shard)->clock, waiting);
 	if (!waiting && steal && shard_may_steal(shard))
-		scx_bpf_kick_cpu(cpu, SCX_KICK_IDLE);
+		idle_wake(cpu);
 }
 
 OP(void, llc, enable, struct task_struct *p)

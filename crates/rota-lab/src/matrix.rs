@@ -67,7 +67,7 @@ pub struct Settings {
     /// Which of many interleavings the cases in virtual time see.
     #[serde(default)]
     pub seed: u64,
-    /// Guests at a time; 0 means one for every two CPUs of the host, at least 2, and one more.
+    /// Guests at a time; 0 means one for every two CPUs of the host, at least 2.
     #[serde(default)]
     pub jobs: usize,
     /// Where results and console logs go.
@@ -89,13 +89,13 @@ impl Settings {
         Some(serde_json::from_str(&text).map_err(|error| format!("{VARIABLE}: {error}")))
     }
 
-    /// How many guests run at a time. Those that live by the host's clock wait for it now and then.
+    /// How many guests run at a time.
     pub fn parallel(&self) -> usize {
         let cpus = std::thread::available_parallelism().map_or(1, |count| count.get());
         if self.jobs > 0 {
             self.jobs
         } else {
-            (cpus / 2).max(2) + 1
+            (cpus / 2).max(2)
         }
     }
 

@@ -39,7 +39,7 @@ pub struct Selection {
     /// Another interleaving for the cases in virtual time
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Guests at a time [default: one for every two CPUs, at least 2, and one more]
+    /// Guests at a time [default: one for every two CPUs, at least 2]
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     jobs: usize,
 }

@@ -30,9 +30,6 @@ const VIRT: &str = "virt,gic-version=3";
 /// The emulator, one virtual CPU at a time: guests enough run beside each other to use all of the
 /// host's, and no CPU is held up in the middle of what others wait for.
 const TCG: &str = "tcg,thread=single";
-/// How nice an emulator is whose guest counts instructions: such guests are all a busy host needs to
-/// be busy, and do not notice when they wait for those that live by its clock.
-const COUNTED_NICE: i32 = 10;
 /// The emulator, with a thread of the host for each virtual CPU. QEMU 7.2 corrupted kernel text that
 /// is patched in this way, 10.0 does not.
 const TCG_PARALLEL: &str = "tcg,thread=multi";
@@ -241,17 +238,11 @@ impl Machine<'_> {
             .stderr(Stdio::piped());
         // A terminal's ^C is for the host program alone, which then ends the guest in order.
         command.process_group(0);
-        let counts = self.clock.counts();
-        let host_cpu = counts.then(HostCpu::lease).flatten();
+        let host_cpu = self.clock.counts().then(HostCpu::lease).flatten();
         let affinity = host_cpu.as_ref().map(HostCpu::set);
         let prepare = move || {
             if let Some(cpus) = &affinity {
                 sched_setaffinity(Pid::from_raw(0), cpus)?;
-            }
-            if counts {
-                // It does not notice if it has to wait; those that live by the host's clock would.
-                // SAFETY: the call has no pointers.
-                unsafe { nix::libc::nice(COUNTED_NICE) };
             }
             prctl::set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
         };

@@ -16,7 +16,7 @@ use super::shares::{hogs, loops};
 use crate::bounds;
 use crate::check;
 use crate::guest::{
-    CaseResult, Failure, Guest, Idleness, Task, Trace, callbacks, llc_cpus, tasks_of,
+    Callbacks, CaseResult, Failure, Guest, Idleness, Task, Trace, llc_cpus, tasks_of,
 };
 
 pub const CASES: &[Case] = &[
@@ -195,10 +195,11 @@ fn pinned_crowd(guest: &mut Guest, crowd: usize) -> CaseResult {
     let crowd = format!("count = {crowd}\naffinity = \"0\"\nrun = \"1ms\"");
     let crowded = workload.clone() + &loops("crowd", &crowd);
     scheduled(guest, &SLICE, |sched| {
+        let mut callbacks = Callbacks::default();
         let mut told = Vec::new();
         for workload in [workload, crowded] {
             let load = || load(guest, &workload, Duration::from_secs(2));
-            let (report, runs) = callbacks(sched.program().pid(), load)?;
+            let (report, runs) = callbacks.during(sched.program().pid(), load)?;
             let waited = group(&report, "sleeper")?.wakeup_us;
             let waited = waited.ok_or("the sleepers never woke")?;
             let dispatch = runs.get("dispatch").ok_or("dispatch was not called")?;

@@ -7,6 +7,7 @@ use std::fs;
 use nix::unistd::Pid;
 
 const BPF_STATS: &str = "/proc/sys/kernel/bpf_stats_enabled";
+const SYMBOLS: &str = "/proc/kallsyms";
 
 /// How often a callback was called, and how long it ran in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,33 +25,51 @@ impl Runs {
     }
 }
 
-/// Does `work`, and tells what it gave and which callbacks of the scheduler in process `pid` were called
-/// meanwhile, by name.
-pub fn callbacks<T, E: From<String>>(
-    pid: Pid,
-    work: impl FnOnce() -> Result<T, E>,
-) -> Result<(T, BTreeMap<String, Runs>), E> {
-    let switch = |on| fs::write(BPF_STATS, on).map_err(|error| format!("{BPF_STATS}: {error}"));
-    let symbols = fs::read_to_string("/proc/kallsyms");
-    let symbols = symbols.map_err(|error| format!("/proc/kallsyms: {error}"))?;
-    switch("1")?;
-    let before = programs(pid)?;
-    let done = work()?;
-    let after = programs(pid)?;
-    switch("0")?;
-    let mut found = BTreeMap::new();
-    for (tag, after) in after {
-        let before = before.get(&tag).copied().unwrap_or_default();
-        let runs = Runs {
-            calls: after.calls - before.calls,
-            ns: after.ns - before.ns,
-        };
-        if runs.calls > 0 {
-            let name = name(&symbols, &tag).ok_or_else(|| format!("BPF program {tag} is lost"))?;
-            found.insert(name, runs);
+/// Looks at the callbacks of schedulers, and keeps their names: the kernel takes as long to list its
+/// symbols as to start a scheduler.
+#[derive(Debug, Default)]
+pub struct Callbacks {
+    /// Names by tag.
+    names: BTreeMap<String, String>,
+}
+
+impl Callbacks {
+    /// Does `work`, and tells what it gave and which callbacks of the scheduler in process `pid` were
+    /// called meanwhile, by name.
+    pub fn during<T, E: From<String>>(
+        &mut self,
+        pid: Pid,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<(T, BTreeMap<String, Runs>), E> {
+        let switch = |on| fs::write(BPF_STATS, on).map_err(|error| format!("{BPF_STATS}: {error}"));
+        switch("1")?;
+        let before = programs(pid)?;
+        let done = work()?;
+        let after = programs(pid)?;
+        switch("0")?;
+        let mut found = BTreeMap::new();
+        for (tag, after) in after {
+            let before = before.get(&tag).copied().unwrap_or_default();
+            let runs = Runs {
+                calls: after.calls - before.calls,
+                ns: after.ns - before.ns,
+            };
+            if runs.calls > 0 {
+                found.insert(self.name(&tag)?, runs);
+            }
         }
+        Ok((done, found))
     }
-    Ok((done, found))
+
+    fn name(&mut self, tag: &str) -> Result<String, String> {
+        if !self.names.contains_key(tag) {
+            let symbols = fs::read_to_string(SYMBOLS);
+            let symbols = symbols.map_err(|error| format!("{SYMBOLS}: {error}"))?;
+            self.names.extend(names(&symbols));
+        }
+        let name = self.names.get(tag).cloned();
+        name.ok_or_else(|| format!("BPF program {tag} is lost"))
+    }
 }
 
 /// The BPF programs that the process `pid` holds, by tag.
@@ -75,13 +94,14 @@ fn program(fdinfo: &str) -> Option<(String, Runs)> {
     Some((field("prog_tag")?.to_owned(), runs))
 }
 
-/// The name of the program with this tag, without the policy's: `enqueue` for `vtime_enqueue`. The
-/// kernel lists its code as `bpf_prog_<tag>_vtime_enqueue`.
-fn name(symbols: &str, tag: &str) -> Option<String> {
-    let prefix = format!("bpf_prog_{tag}_");
-    let mut words = symbols.split_whitespace();
-    let name = words.find_map(|word| word.strip_prefix(&prefix))?;
-    Some(name.split_once('_').map_or(name, |(_, op)| op).to_owned())
+/// The names of programs by their tags, without the policy's: `enqueue` for `vtime_enqueue`. The kernel
+/// lists the code of that one as `bpf_prog_<tag>_vtime_enqueue`.
+fn names(symbols: &str) -> impl Iterator<Item = (String, String)> {
+    symbols.split(" bpf_prog_").skip(1).filter_map(|text| {
+        let (tag, name) = text.split_whitespace().next()?.split_once('_')?;
+        let op = name.split_once('_').map_or(name, |(_, op)| op);
+        Some((tag.to_owned(), op.to_owned()))
+    })
 }
 
 #[cfg(test)]
@@ -98,9 +118,16 @@ mod tests {
 
     #[test]
     fn a_tag_leads_to_the_name_of_the_callback() {
-        let symbols = "ffffffffc0 t bpf_prog_bd23_vtime_update_idle\t[bpf]\n\
-                       ffffffffc1 t bpf_prog_0c1d_vtime_enqueue\t[bpf]\n";
-        assert_eq!(name(symbols, "bd23").as_deref(), Some("update_idle"));
-        assert_eq!(name(symbols, "ffff"), None);
+        let symbols = "ffffffff81 T bpf_prog_put\n\
+                       ffffffff82 t do_check\n\
+                       ffffffffc0 t bpf_prog_bd23_vtime_update_idle\t[bpf]\n\
+                       ffffffffc1 t bpf_prog_0c1d_vtime_enqueue\t[bpf]\n\
+                       ffffffffc2 t bpf_prog_77aa_init\t[bpf]\n";
+        let found: BTreeMap<_, _> = names(symbols).collect();
+        let of = |tag: &str| found.get(tag).map(String::as_str);
+        assert_eq!(of("bd23"), Some("update_idle"));
+        assert_eq!(of("0c1d"), Some("enqueue"));
+        assert_eq!(of("77aa"), Some("init"));
+        assert_eq!(of("ffff"), None);
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::callbacks::{Runs, callbacks};
+use super::callbacks::{Callbacks, Runs};
 use super::load::Load;
 use super::program::Progress;
 use super::sched::{self, Sched};
@@ -36,10 +36,11 @@ const ROUNDS: usize = 2;
 
 /// Measures; the result is 0, or the exit code of a scheduler that did not start.
 pub fn run(port: &Port, job: &Cost) -> Result<i32, String> {
+    let mut callbacks = Callbacks::default();
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let round = match &job.sched {
-            Some(name) => under(name)?,
+            Some(name) => under(name, &mut callbacks)?,
             None => {
                 let (pipe, messaging) = operations()?;
                 Ok(Costs {
@@ -59,7 +60,7 @@ pub fn run(port: &Port, job: &Cost) -> Result<i32, String> {
 }
 
 /// Measures under the scheduler `name`, from its start to its end. What it said if it did not start.
-fn under(name: &str) -> Result<Result<Costs, Progress>, String> {
+fn under(name: &str, callbacks: &mut Callbacks) -> Result<Result<Costs, Progress>, String> {
     let begin = Instant::now();
     let sched = Sched::spawn(name, &[], None).map_err(|error| error.to_string())?;
     if let Err(end) = sched.wait_started() {
@@ -67,7 +68,7 @@ fn under(name: &str) -> Result<Result<Costs, Progress>, String> {
     }
     let attach_ms = Some(milliseconds(begin));
     let (pipe, messaging) = operations()?;
-    let runs = calls(sched.program().pid())?;
+    let runs = calls(sched.program().pid(), callbacks)?;
     let begin = Instant::now();
     sched
         .stop(Signal::SIGTERM, STOP_LIMIT)
@@ -139,13 +140,13 @@ fn per_operation(workload: &str, length: Duration) -> Result<f64, String> {
 }
 
 /// The calls of each callback while both workloads run.
-fn calls(pid: Pid) -> Result<BTreeMap<String, Runs>, String> {
+fn calls(pid: Pid, callbacks: &mut Callbacks) -> Result<BTreeMap<String, Runs>, String> {
     let work = || {
         ["pipe", "messaging"]
             .into_iter()
             .try_for_each(|workload| per_operation(workload, CALLS).map(drop))
     };
-    let ((), mut found) = callbacks(pid, work)?;
+    let ((), mut found) = callbacks.during(pid, work)?;
     found.retain(|_, runs| runs.calls >= CALLS_MIN);
     Ok(found)
 }

@@ -32,7 +32,7 @@ mod worker;
 
 use std::process::ExitCode;
 
-pub use callbacks::callbacks;
+pub use callbacks::Callbacks;
 pub use case::{CaseResult, Failure, Guest, STOP_LIMIT, describe, number};
 pub use cgroup::Cgroup;
 pub use footprint::Footprint;

@@ -167,13 +167,13 @@ impl Settings {
 
     /// Whether `case` runs in `cell` though only a part of the cells has it: each machine has each
     /// scheduler on every third kernel, and the next machine, scheduler or clock on the next. What
-    /// some schedulers alone have to do is on all kernels of the full matrix, and not all of it on
-    /// the same one of the default. Some is for the newest kernel only.
+    /// some schedulers alone have to do is on all kernels of the full matrix; what one alone has is not
+    /// all on the same one of the default. CPUs run at the same time on the newest kernel only.
     fn has_turn(&self, cell: &Cell, case: &Case) -> bool {
         let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
         let kernels = [&KERNELS[..], &MORE_KERNELS].concat();
         let machines = [&TOPOLOGIES[..], &MORE_TOPOLOGIES].concat();
-        if case.one_kernel {
+        if case.clock == Clock::Parallel {
             return KERNELS.last().is_some_and(|newest| *newest == kernel);
         }
         // A kernel or a machine that is there for one thing has all of it.
@@ -183,16 +183,16 @@ impl Settings {
         let Some(machine) = machines.iter().position(|name| *name == topology) else {
             return true;
         };
-        let few = !case.scheds.is_empty();
+        let few = !case.scheds.is_empty() && !case.in_turn;
         if few && self.full || case.kernel.is_some() {
             return true;
         }
         let sched = self.scheds.iter().position(|name| *name == cell.sched);
         let boot = usize::from(case.clock != Clock::Host);
-        let own = if few {
-            case.name.bytes().map(usize::from).sum()
-        } else {
-            0
+        // More than one would spread what all do over more boots.
+        let own = match case.scheds {
+            [_] => case.name.bytes().map(usize::from).sum(),
+            _ => 0,
         };
         (machine + sched.unwrap_or(0) + boot + own) % KERNELS.len() == kernel % KERNELS.len()
     }

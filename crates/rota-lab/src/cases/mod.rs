@@ -77,9 +77,9 @@ pub struct Case {
     pub machine: Option<&'static str>,
     /// The kernel that is enough for it, or has what it needs.
     pub kernel: Option<&'static str>,
-    /// It asks the policy's arithmetic more than the kernel, so a sparse matrix has it on its newest
-    /// kernel only.
-    pub one_kernel: bool,
+    /// It asks the policy's arithmetic more than the kernel, so it takes turns in a sparse matrix even
+    /// if few schedulers have it.
+    pub in_turn: bool,
 }
 
 impl Case {
@@ -100,7 +100,7 @@ impl Case {
             only_full: false,
             machine: None,
             kernel: None,
-            one_kernel: false,
+            in_turn: false,
         }
     }
 
@@ -160,7 +160,7 @@ impl Case {
         self.clock = Clock::Parallel;
         self.min_cpus = 2;
         self.machine = Some(MANY_MEET);
-        self.one_kernel()
+        self
     }
 
     /// With more (or less) time.
@@ -187,9 +187,10 @@ impl Case {
         self
     }
 
-    /// About the policy more than about the kernel: a sparse matrix has it on its newest only.
-    pub const fn one_kernel(mut self) -> Self {
-        self.one_kernel = true;
+    /// About the policy more than about the kernel: a sparse matrix has it on every third kernel, as it
+    /// has what all schedulers do.
+    pub const fn in_turn(mut self) -> Self {
+        self.in_turn = true;
         self
     }
 

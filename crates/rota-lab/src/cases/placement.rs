@@ -24,7 +24,6 @@ pub const CASES: &[Case] = &[
     Case::new("pinned_stay", pinned_stay).counted(),
     Case::new("pinned_crowd", |guest| pinned_crowd(guest, 500))
         .counted()
-        .one_kernel()
         .one_machine(),
     Case::new("pinned_crowd_of_10000", |guest| pinned_crowd(guest, 10_000))
         .limit_s(300)

@@ -21,11 +21,11 @@ pub const CASES: &[Case] = &[
         .only(BY_WEIGHT)
         .counted()
         .min_cpus(2)
-        .one_kernel(),
+        .in_turn(),
     Case::new("shares_over_time", over_time)
         .only(BY_WEIGHT)
         .counted()
-        .one_kernel(),
+        .in_turn(),
     Case::new("shares_beside_a_crowd", beside_a_crowd)
         .only(BY_WEIGHT)
         .counted()
@@ -33,7 +33,7 @@ pub const CASES: &[Case] = &[
     Case::new("light_beside_heavy", light_beside_heavy)
         .only(WEIGHTED)
         .counted()
-        .one_kernel(),
+        .in_turn(),
 ];
 
 /// Those with one queue by virtual time for the whole machine.

@@ -183,7 +183,13 @@ fn what_few_schedulers_do_takes_turns_unless_the_matrix_is_full() {
         met.insert(kernel.clone());
     }
     assert!(met.len() > 1, "all on {met:?}");
-    assert_eq!(kernels("light_beside_heavy", "1x4x1", false), ["7.3"; 3]);
+    // Three of the four schedulers, each on kernels of its own.
+    assert_eq!(kernels("light_beside_heavy", "1x4x1", false), KERNELS);
+    assert_eq!(kernels("light_beside_heavy", "1x4x1", true), all);
+    // All four.
+    for full in [false, true] {
+        assert_eq!(kernels("sigkill_in_parallel", "2x2x2", full), ["7.3"; 4]);
+    }
 }
 
 #[test]

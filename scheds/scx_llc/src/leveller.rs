@@ -203,8 +203,7 @@ impl Leveller {
     }
 
     /// Gives BPF the budgets of `plan`. Tasks are moved whole, so what is asked is as many of the
-    /// lightest as a budget allows. What was left of the last ones counts no more if it is asked
-    /// again, or if tasks turn out not to be allowed there.
+    /// lightest as a budget allows.
     fn hand_out(&mut self, bss: &mut types::bss, plan: &[Move], lightest: &[f64]) {
         for (from, slots) in bss.shard_exports[..self.shards.len()]
             .iter_mut()
@@ -216,9 +215,10 @@ impl Leveller {
             for (slot, open) in slots.iter().zip(open.iter_mut()) {
                 let to = slot.target as usize;
                 let again = plan.iter().any(|its| its.from == from && its.to == to);
-                let left = std::mem::take(open);
-                if again || self.allowed[from].get(to) == Some(&0) {
-                    *asked -= left;
+                let allowed = self.allowed[from].get(to).copied().unwrap_or(0);
+                if let Some(counts) = still_asked(again, allowed) {
+                    let left = std::mem::take(open);
+                    *asked -= if counts { 0 } else { left };
                 }
             }
             let moves = moves.chain(std::iter::repeat(None));
@@ -290,6 +290,18 @@ fn slots_moved(exports: &[[types::shard_export; MAX_TARGETS]]) -> Vec<Vec<u64>> 
     exports.iter().map(of).collect()
 }
 
+/// Whether weight that was asked to be moved, and was not, counts as asked: not if it is asked for again,
+/// nor if no task of its queue may go there, of which the last was seen to be `allowed` for so many
+/// looks more. `None` while nobody knows: no task has told since.
+fn still_asked(again: bool, allowed: u32) -> Option<bool> {
+    match allowed {
+        0 => Some(false),
+        _ if again => Some(false),
+        ALLOWED_FOR => Some(true),
+        _ => None,
+    }
+}
+
 /// What BPF moves of a budget if all tasks have the weight `task`.
 fn whole(budget: f64, task: f64) -> f64 {
     let tasks = (budget / task - 1.0 / TAKE).max(0.0).ceil();
@@ -343,5 +355,26 @@ impl Companion<Bpf> for Leveller {
         members.insert("queues".into(), llcs.into());
         members.insert("nodes".into(), nodes.into());
         Figures { lines, members }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_moved_was_not_asked() {
+        // A task that came by was allowed there; the next four are not.
+        let looks: Vec<_> = (0..=ALLOWED_FOR).rev().collect();
+        let told = looks.iter().map(|&allowed| still_asked(false, allowed));
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [Some(true), None, None, None, Some(false)]
+        );
+        assert!(
+            looks
+                .iter()
+                .all(|&allowed| still_asked(true, allowed) == Some(false))
+        );
     }
 }

@@ -167,8 +167,8 @@ impl Settings {
 
     /// Whether `case` runs in `cell` though only a part of the cells has it: each machine has each
     /// scheduler on every third kernel, and the next machine, scheduler or clock on the next. What
-    /// some schedulers alone have to do is on all kernels of the full matrix; what one alone has is not
-    /// all on the same one of the default. CPUs run at the same time on the newest kernel only.
+    /// some schedulers alone have to do is on all kernels of the full matrix (unless it is `in_turn`), what
+    /// one alone has not all on one of the default. CPUs run at the same time on the newest only.
     fn has_turn(&self, cell: &Cell, case: &Case) -> bool {
         let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
         let kernels = [&KERNELS[..], &MORE_KERNELS].concat();
@@ -189,7 +189,7 @@ impl Settings {
         }
         let sched = self.scheds.iter().position(|name| *name == cell.sched);
         let boot = usize::from(case.clock != Clock::Host);
-        // More than one would spread what all do over more boots.
+        // If cases of several schedulers were spread too, they would need boots of their own.
         let own = match case.scheds {
             [_] => case.name.bytes().map(usize::from).sum(),
             _ => 0,

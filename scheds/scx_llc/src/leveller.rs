@@ -6,6 +6,7 @@
 //! It looks every interval while tasks wait, and sleeps until BPF signals when
 //! none does.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -62,8 +63,8 @@ struct Account {
     asked: u64,
     out: u64,
     into: u64,
-    /// What of `asked` each slot has still to move.
-    open: [u64; MAX_TARGETS],
+    /// What of `asked` has still to be moved, by the queue to which.
+    open: BTreeMap<usize, u64>,
     /// Tasks that it has by stealing, and whether that changed in the last interval.
     stolen: u32,
     changed: bool,
@@ -148,13 +149,14 @@ impl Leveller {
             self.moved = slots_moved(exports);
         }
         for (from, slots) in exports.iter().enumerate() {
-            for (index, (slot, seen)) in slots.iter().zip(&mut self.moved[from]).enumerate() {
+            for (slot, seen) in slots.iter().zip(&mut self.moved[from]) {
                 let weight = slot.moved - *seen;
                 *seen = slot.moved;
-                let open = &mut self.accounts[from].open[index];
-                *open = open.saturating_sub(weight);
                 let to = slot.target as usize;
                 if weight > 0 && to < self.shards.len() {
+                    if let Some(open) = self.accounts[from].open.get_mut(&to) {
+                        *open = open.saturating_sub(weight);
+                    }
                     self.balancer.moved(from, to, weight as f64);
                     self.balancer.changed(from);
                     self.balancer.changed(to);
@@ -205,30 +207,25 @@ impl Leveller {
     /// Gives BPF the budgets of `plan`. Tasks are moved whole, so what is asked is as many of the
     /// lightest as a budget allows.
     fn hand_out(&mut self, bss: &mut types::bss, plan: &[Move], lightest: &[f64]) {
-        for (from, slots) in bss.shard_exports[..self.shards.len()]
-            .iter_mut()
-            .enumerate()
-        {
-            let moves = plan.iter().filter(|its| its.from == from).map(Some);
+        let exports = &mut bss.shard_exports[..self.shards.len()];
+        for (from, slots) in exports.iter_mut().enumerate() {
+            let moves = || plan.iter().filter(|its| its.from == from);
             let task = lightest.get(from).copied().unwrap_or(f64::INFINITY);
             let Account { asked, open, .. } = &mut self.accounts[from];
-            for (slot, open) in slots.iter().zip(open.iter_mut()) {
-                let to = slot.target as usize;
-                let again = plan.iter().any(|its| its.from == from && its.to == to);
-                let allowed = self.allowed[from].get(to).copied().unwrap_or(0);
-                if let Some(counts) = still_asked(again, allowed) {
-                    let left = std::mem::take(open);
-                    *asked -= if counts { 0 } else { left };
+            open.retain(|&to, left| {
+                let again = moves().any(|its| its.to == to);
+                let counts = still_asked(again, self.allowed[from][to]);
+                if counts == Some(false) {
+                    *asked -= *left;
                 }
-            }
-            let moves = moves.chain(std::iter::repeat(None));
-            for ((slot, open), its) in slots.iter_mut().zip(open).zip(moves) {
-                if let Some(its) = its {
-                    slot.target = its.to as u64;
-                    slot.budget = its.weight.round() as i64;
-                    *open = whole(its.weight, task).round() as u64;
-                    *asked += *open;
-                }
+                counts.is_none()
+            });
+            for (slot, its) in slots.iter_mut().zip(moves()) {
+                slot.target = its.to as u64;
+                slot.budget = its.weight.round() as i64;
+                let weight = whole(its.weight, task).round() as u64;
+                *open.entry(its.to).or_default() += weight;
+                *asked += weight;
             }
         }
         bss.balance_active = u32::from(!plan.is_empty());

@@ -11,7 +11,7 @@ use rota_load::report::{GroupReport, Report};
 
 use super::Case;
 use super::common::WHILE_NEEDED;
-use super::session::{group, load, range, scheduled};
+use super::session::{group, load, range, scheduled, steady_load};
 use super::shares::{hogs, loops};
 use crate::bounds;
 use crate::check;
@@ -53,7 +53,7 @@ fn busy_machine(guest: &mut Guest) -> CaseResult {
     let (cpus, llcs) = (guest.machine().cpus, guest.machine().llcs as u64);
     let workload = format!("{BUSY}{}", in_each_llc(2, "hogs", HOG));
     scheduled(guest, &SLICE, |_| {
-        let report = load(guest, &workload, Duration::from_secs(2 * llcs))?;
+        let report = steady_load(guest, &workload, Duration::from_secs(2 * llcs))?;
         let gaps = check_gaps(&report, 3)?;
         let mut figures = String::new();
         let mut equal = true;

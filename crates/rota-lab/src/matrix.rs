@@ -167,8 +167,9 @@ impl Settings {
 
     /// Whether `case` runs in `cell` though only a part of the cells has it: each machine has each
     /// scheduler on every third kernel, and the next machine, scheduler or clock on the next. What
-    /// some schedulers alone have to do is on all kernels of the full matrix (unless it is `in_turn`), what
-    /// one alone has not all on one of the default. CPUs run at the same time on the newest only.
+    /// some schedulers alone have to do runs on all kernels of the default matrix if this one is full
+    /// (unless it is `in_turn`), and what one alone has not all on the same if it is not. CPUs run at
+    /// the same time on the newest only.
     fn has_turn(&self, cell: &Cell, case: &Case) -> bool {
         let (kernel, topology) = (cell.kernel.to_string(), cell.topology.to_string());
         let kernels = [&KERNELS[..], &MORE_KERNELS].concat();
@@ -184,7 +185,7 @@ impl Settings {
             return true;
         };
         let few = !case.scheds.is_empty() && !case.in_turn;
-        if few && self.full || case.kernel.is_some() {
+        if few && self.full && kernel < KERNELS.len() || case.kernel.is_some() {
             return true;
         }
         let sched = self.scheds.iter().position(|name| *name == cell.sched);

@@ -138,9 +138,9 @@ static __always_inline void shard_adapt_slice(u32 shard, u64 least_ns)
 /*
  * Who has waited for so long is helped by other shards. A task that moves pays for it
  * with what its caches hold, about as much; one that gets its turn before does not. The
- * kernel's own scheduler takes a third of it for that (migration_cost_ns).
+ * kernel's own scheduler takes a quarter of it for that (migration_cost_ns).
  */
-#define SHARD_WAIT_NS	1500000
+#define SHARD_WAIT_NS	2000000
 
 /* For enqueue(): @p begins to wait. */
 static __always_inline void shard_wait(const struct task_struct *p)

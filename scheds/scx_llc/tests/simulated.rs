@@ -8,9 +8,9 @@ use rota_sim::properties::{Promises, Scenario, check, check_case};
 const SCHEDULER: &str = env!("CARGO_BIN_EXE_scx_llc");
 const PROMISES: Promises = Promises {
     exact_shares: false,
-    // Few tasks of an LLC wait for 1.5 ms before others help, and for a tick then; callbacks take a
+    // Few tasks of an LLC wait for 2 ms before others help, and for a tick then; callbacks take a
     // little on top.
-    idle_ns: 5_600_000,
+    idle_ns: 6_100_000,
 };
 
 #[test]

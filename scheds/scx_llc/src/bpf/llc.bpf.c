@@ -40,7 +40,7 @@
  * Invariants:
  *  - A runnable task that does not run is in exactly one queue.
  *  - A virtual time is by the clock of the shard in which the task waits or ran.
- *  - No CPU idles for longer than 1.5 ms and a tick beside a task that it may run.
+ *  - No CPU idles for longer than 2 ms and a tick beside a task that it may run.
  *
  * Known weakness: (1) and wake-ups alone level shards whose tasks sleep a lot.
  */
